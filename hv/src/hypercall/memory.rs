@@ -174,6 +174,10 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     fn increase_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
+        if extents.domain.memory.is_translated() {
+            // A frame without a place would be of no use to such a guest.
+            return Err(Errno::Inval.into());
+        }
         let first = self.take_extent(extents)?;
         let told = extents.list.map_or(Ok(()), |list| list.write(self.hv.machine(), index, &first.raw()));
         Ok(told.inspect_err(|_| self.give_back_extent(extents, first))?)
@@ -182,6 +186,9 @@ impl<M: Machine> Caller<'_, M> {
     fn populate_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let list = extents.list.ok_or(Errno::Fault)?;
         let pfn = list.read(self.hv.machine(), index)?;
+        if extents.domain.memory.is_translated() {
+            return self.populate_translated(&extents.domain, pfn, extents.order, extents.limit);
+        }
         let first = self.take_extent(extents)?;
         for (frame, pfn) in frame_alloc::block(first, extents.order).zip(pfn..) {
             self.hv.memory.set_m2p(frame, pfn);
@@ -192,6 +199,10 @@ impl<M: Machine> Caller<'_, M> {
     fn decrease_by_extent(&self, extents: &Extents, index: u64) -> Result<(), Stop> {
         let first = extents.list.ok_or(Errno::Fault)?.read(self.hv.machine(), index)?;
         let first = Mfn::new(first).ok_or(Errno::Inval)?;
+        if extents.domain.memory.is_translated() {
+            return frame_alloc::block(first, extents.order)
+                .try_for_each(|number| self.give_up_frame(&extents.domain, number.raw()));
+        }
         for frame in frame_alloc::block(first, extents.order) {
             self.hv.memory.frames.release_from_reservation(frame, extents.domain.owner())?;
         }
@@ -239,6 +250,9 @@ impl<M: Machine> Caller<'_, M> {
         list(&give, asked.nr_exchanged << give.extent_order)?;
         list(&get, chunk_index << order)?;
         let domain = self.domain_to_act_on(give.domid)?;
+        if domain.memory.is_translated() {
+            return Err(Errno::OpNotSupp.into());
+        }
         if order > MAX_EXTENT_ORDER {
             // So much at once is not had in bounded time.
             let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(self.hv.machine(), 0)?;

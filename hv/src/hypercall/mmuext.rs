@@ -82,6 +82,8 @@ impl<M: Machine> Caller<'_, M> {
     fn apply_mmuext_slow(&mut self, pages: &PageOwner, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
         match op.cmd {
             MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.is_nobody() => Err(Errno::Inval.into()),
+            // There is nothing to be held for who believes in no table.
+            MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.domain_or(self.domain).memory.is_translated() => Ok(()),
             MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
                 let level = op.cmd.wrapping_sub(MMUEXT_PIN_L1_TABLE).wrapping_add(1);
                 let frame = frame(op.arg1)?;
@@ -128,12 +130,12 @@ impl<M: Machine> Caller<'_, M> {
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
         let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
-            MMUEXT_TLB_FLUSH_LOCAL => self.flush_tlb(Cpus::Local, None),
-            MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
-            MMUEXT_TLB_FLUSH_ALL => self.flush_tlb(Cpus::Domain, None),
-            MMUEXT_INVLPG_LOCAL => self.flush_tlb(Cpus::Local, page),
-            MMUEXT_INVLPG_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
-            MMUEXT_INVLPG_ALL => self.flush_tlb(Cpus::Domain, page),
+            MMUEXT_TLB_FLUSH_LOCAL => self.flush_own(Cpus::Local, None),
+            MMUEXT_TLB_FLUSH_MULTI => self.flush_own(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
+            MMUEXT_TLB_FLUSH_ALL => self.flush_own(Cpus::Domain, None),
+            MMUEXT_INVLPG_LOCAL => self.flush_own(Cpus::Local, page),
+            MMUEXT_INVLPG_MULTI => self.flush_own(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
+            MMUEXT_INVLPG_ALL => self.flush_own(Cpus::Domain, page),
             // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
             MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.memory.rights.lock().reach_devices() => {
                 self.hv.machine().flush_data_caches();
@@ -145,6 +147,14 @@ impl<M: Machine> Caller<'_, M> {
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(())
+    }
+
+    fn flush_own(&self, cpus: Cpus, page: Option<GuestAddr>) {
+        if self.domain.memory.is_translated() {
+            self.flush_translated(cpus, page);
+        } else {
+            self.flush_tlb(cpus, page);
+        }
     }
 
     /// Names another local descriptor table; its pages are taken as they are used. A table without entries has no

@@ -98,7 +98,17 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Fault` if nothing is mapped there, else as [`Self::take_descriptors`].
-    pub fn take_mapped_descriptors(&self, root: RamFrame, va: GuestAddr) -> Result<RamFrame, Errno> {
+    pub fn take_mapped_descriptors(
+        &self,
+        root: Option<RamFrame>,
+        vcpu: u32,
+        va: GuestAddr,
+    ) -> Result<RamFrame, Errno> {
+        if self.is_translated() {
+            let number = self.memory.translated_page(self.domain.owner, vcpu, va).ok_or(Errno::Fault)?;
+            return self.take_descriptors(self.memory.frame_to_read(self.domain.owner, number)?);
+        }
+        let root = root.ok_or(Errno::Fault)?;
         let mapping = Entry(self.find(root, va).ok_or(Errno::Fault)?.word.load(Ordering::Relaxed));
         let mfn = mapping.mfn().filter(|_| mapping.is_present()).ok_or(Errno::Fault)?;
         self.take_descriptors(mfn)
@@ -131,7 +141,7 @@ impl<M: Hardware> Editor<'_, M> {
             return Err(Errno::Inval);
         }
         for (place, &frame) in gdt.iter_mut().zip(frames) {
-            match Mfn::new(frame).ok_or(Errno::Inval).and_then(|mfn| self.take_descriptors(mfn)) {
+            match self.descriptor_frame(frame).and_then(|mfn| self.take_descriptors(mfn)) {
                 Ok(page) => *place = Some(page),
                 Err(error) => {
                     self.put_gdt(gdt);
@@ -140,6 +150,14 @@ impl<M: Hardware> Editor<'_, M> {
             }
         }
         Ok(gdt)
+    }
+
+    /// The frame that a guest names as a page of descriptors.
+    fn descriptor_frame(&self, number: u64) -> Result<Mfn, Errno> {
+        if self.is_translated() {
+            return self.memory.frame_to_read(self.domain.owner, number);
+        }
+        Mfn::new(number).ok_or(Errno::Inval)
     }
 
     /// Gives back the frames of a GDT that no CPU shows any more.
@@ -158,8 +176,10 @@ impl<M: Hardware> Editor<'_, M> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
+        let named = self.domain.named();
+        let (mfn, owner) = self.memory.meant(named, mfn).ok_or(Errno::Inval)?;
         let state = self.memory.frames.state(mfn);
-        if state.owner() != self.domain.owner {
+        if state.owner() != owner {
             return Err(Errno::Inval);
         }
         let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);

@@ -100,16 +100,18 @@ impl<M: Hardware> Memory<M> {
     /// As for each.
     #[inline(always)]
     pub fn hold_as(&self, mfn: Mfn, owner: Owner, hold: Hold) -> Result<Held<'_>, Errno> {
+        let mut frame = mfn;
         if !self.frames.try_get_page_fast(mfn.index(), owner, hold == Hold::Writable) {
-            self.count_slow(mfn, owner, hold)?;
+            frame = self.count_slow(mfn, owner, hold)?;
         }
-        Ok(Held { frames: &self.frames, frame: RamFrame::counted(mfn), hold })
+        Ok(Held { frames: &self.frames, frame: RamFrame::counted(frame), hold })
     }
 
-    /// Counts where it takes more than one step.
+    /// Counts where it takes more than one step; the frame that is meant.
     #[cold]
     #[inline(never)]
-    fn count_slow(&self, mfn: Mfn, owner: Owner, hold: Hold) -> Result<(), Errno> {
+    fn count_slow(&self, number: Mfn, named: Owner, hold: Hold) -> Result<Mfn, Errno> {
+        let (mfn, owner) = self.meant(named, number).ok_or(Errno::Inval)?;
         match hold {
             Hold::Reference => self.frames.reference(mfn, owner)?,
             Hold::Writable => {
@@ -118,7 +120,7 @@ impl<M: Hardware> Memory<M> {
                 }
             }
         }
-        Ok(())
+        Ok(mfn)
     }
 
     /// The guest's own frame with this number, to be written for it.
@@ -129,7 +131,7 @@ impl<M: Hardware> Memory<M> {
     pub fn hold_own(&self, gfn: u64, owner: Owner) -> Result<Held<'_>, Errno> {
         let mfn = Mfn::new(gfn).ok_or(Errno::Inval)?;
         let held = self.hold_writable(mfn, owner).map_err(|_| Errno::Inval)?;
-        self.mark_lent(owner, mfn);
+        self.mark_lent(owner, held.frame().mfn());
         Ok(held)
     }
 }

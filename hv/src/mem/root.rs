@@ -136,6 +136,11 @@ impl<M: Hardware> Editor<'_, M> {
         root: Mfn,
     ) -> Result<(), Stop> {
         self.settle()?;
+        if self.is_translated() {
+            self.show_numbered(*loaded, Some(root))?;
+            self.memory.load_root(cpu, *loaded);
+            return Ok(());
+        }
         let root = self.take_table(root, 4)?;
         let old = current.replace(root);
         self.change_loaded(loaded, Some(root));
@@ -169,9 +174,14 @@ impl<M: Hardware> Editor<'_, M> {
     ) -> Result<(), Stop> {
         let old = *current;
         if old.map(RamFrame::mfn) == root {
-            return Ok(());
+            return if root.is_none() && self.is_translated() { self.show_numbered(*loaded, None) } else { Ok(()) };
         }
-        self.settle()?;
+        if !self.is_plain() {
+            self.settle()?;
+            if self.is_translated() {
+                return self.show_numbered(*loaded, root);
+            }
+        }
         let mut taken = None;
         if let Some(root) = root {
             let root = self.take_table(root, 4)?;
@@ -184,6 +194,16 @@ impl<M: Hardware> Editor<'_, M> {
             self.put_table(old);
         }
         Ok(())
+    }
+}
+
+impl<M: Hardware> Editor<'_, M> {
+    /// Has what a CPU has loaded show the address space of another root, of which the domain's number is given.
+    #[cold]
+    #[inline(never)]
+    fn show_numbered(&self, loaded: RootAddress, root: Option<Mfn>) -> Result<(), Stop> {
+        let loaded = loaded.mfn().ok_or(Errno::Inval)?;
+        Ok(self.memory.show_translated_root(self.domain.owner, loaded, root.map(Mfn::raw))?)
     }
 }
 

@@ -61,6 +61,7 @@ mod index;
 pub mod lent;
 pub mod log;
 mod pool;
+pub mod translated;
 
 use super::{Hardware, frame_type::Owner};
 use crate::{
@@ -118,6 +119,8 @@ struct Shadow {
     round: u32,
     /// Whether a page could not be noted, for want of memory.
     has_missed: bool,
+    /// What the domain's numbers mean, where they are no frames of the machine's.
+    translated: Option<translated::Translated>,
 }
 
 /// The shadows of all domains, by their slots.

@@ -1,0 +1,378 @@
+//! Translated mode: the guest has one memory of its own, numbered from 0, and sees no frame of the machine's.
+//!
+//! Its page tables, its hypercalls, its grants and its vcpus' contexts name *guest frames* (gfn, for which Xen's old
+//! headers say gmfn or gpfn). Which frame of the machine's stands behind one is known to the hypervisor alone, by the
+//! domain's *p2m*. The tables are ordinary memory: the guest writes to them as it likes, nobody validates or counts
+//! them, and no CPU walks them. What the CPU walks are shadows that show, page by page, what the guest's tables and the
+//! p2m say together.
+//!
+//! ```text
+//!   guest's tables            p2m                       shadows
+//!   L4 ─ L3 ─ L2 ─ L1 ─ gfn   gfn ─ frame, held         root ─ ─ ─ page ─ frame
+//!   written by the guest      written by the hypervisor  dropped at any time
+//! ```
+//!
+//! # A large translation cache
+//!
+//! Shadows of the guest's tables would have to follow each write to them. So here a shadow is of a root of a vcpu's, not
+//! of a table: a tree by virtual address, and nothing in it but translations that were used. It is what the guest
+//! takes it for: the CPU's translation cache, only larger. An entry comes by a fault, by a walk through the guest's
+//! tables at that moment. It goes when the guest says so, as it must on the bare CPU: by `MMUEXT_INVLPG_*` a page, by
+//! any other flush or another root all. A guest that changes its tables without a flush sees what it would see on a CPU.
+//!
+//! # The laws of this room
+//!
+//! 1. **A shadow shows nothing but frames that the p2m holds now**, and nothing to be written to that it does not hold
+//!    to be written to. An entry of the p2m holds its frame as a page table's does. Who takes one away, or its right to
+//!    write, drops the shadows and has the CPUs flush before the frame is given back.
+//! 2. **No table of the guest's is believed.** A walk reads each entry once, takes four steps, and each of them through
+//!    the p2m.
+//! 3. **Accessed and dirty bits move as on the bare CPU**: what is shown is accessed, and writable only if it is dirty.
+//!    They are written to frames that the guest could write to itself.
+//! 4. **The memory is bounded**: p2m and shadows have the domain's allocation. When no more is there, shadows are dropped;
+//!    a p2m that finds no room refuses the frame.
+//! 5. **The numbers of such a domain's are no frames.** Who is named by them asks for a frame of
+//!    [`Owner::translated`], which owns none: what forgets to translate finds nothing.
+
+mod fault;
+mod p2m;
+
+use super::{
+    super::{Hardware, PagingDomain, entry::Entry, frame_type::Owner, held::Hold},
+    Shadow,
+};
+use crate::{
+    addr::{GuestAddr, Mfn, Slot},
+    config::PREEMPT_INTERVAL,
+    heap,
+    mem::Memory,
+    reply::Stop,
+};
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering};
+use oxen_abi::errno::Errno;
+use p2m::P2m;
+
+/// The work of taking an entry out of a p2m that ends, in units.
+const ENTRY_UNITS: u32 = 2;
+
+/// What a domain has of translations.
+#[derive(Debug)]
+pub(super) struct Translated {
+    p2m: P2m,
+    /// The guest's roots, by vcpu and mode.
+    roots: Box<[Option<u64>]>,
+    /// Whether nothing was shown since all was dropped.
+    is_empty: bool,
+}
+
+impl Translated {
+    /// The frames of the p2m, which is empty, are the pool's again.
+    pub(super) fn end(&mut self) {
+        self.p2m = P2m::default();
+    }
+}
+
+/// The modes of a vcpu, each with an address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The guest's user mode.
+    User = 0,
+    /// Its kernel.
+    Kernel = 1,
+}
+
+/// The number of a vcpu's root.
+const fn root_of(vcpu: u32, mode: Mode) -> usize {
+    super::MODES * vcpu as usize + mode as usize
+}
+
+/// What of an address space is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forget {
+    /// All that is known of any.
+    All,
+    /// A page, by a vcpu.
+    PageOf(u32, GuestAddr),
+    /// A page, by all vcpus.
+    Page(GuestAddr),
+}
+
+impl<M: Hardware> Memory<M> {
+    fn with_translated<R>(&self, owner: Owner, act: impl FnOnce(&mut Shadow) -> R) -> Option<R> {
+        self.shadows.of(owner).as_deref_mut()?.as_deref_mut().filter(|shadow| shadow.translated.is_some()).map(act)
+    }
+
+    fn with_p2m<R>(&self, owner: Owner, act: impl FnOnce(&mut Translated) -> R) -> Option<R> {
+        self.with_translated(owner, |shadow| shadow.translated.as_mut().map(act)).flatten()
+    }
+
+    /// Has the numbers of a domain, which has memory for shadows and no frames yet, be translated from now on.
+    ///
+    /// # Errors
+    /// `Inval` if it has frames, or runs on shadows already; `NoMem`.
+    pub fn begin_translation(&self, domain: &PagingDomain) -> Result<(), Errno> {
+        let owner = domain.owner;
+        let has_frames = owner.slot().is_none_or(|slot| self.frames.reserved(slot) != 0);
+        let known = self.with(owner, |shadow| (shadow.roots.len(), shadow.is_on)).ok_or(Errno::NoMem)?;
+        let (count, false) = known else { return Err(Errno::Inval) };
+        if has_frames || domain.is_privileged {
+            return Err(Errno::Inval);
+        }
+        let roots = heap::row(&self.machine, count, |_| None)?;
+        self.turn_shadows_on(domain, false)?;
+        self.with(owner, |shadow| {
+            shadow.translated = Some(Translated { p2m: P2m::default(), roots, is_empty: true });
+        });
+        domain.set_named(owner.translated());
+        Ok(())
+    }
+
+    /// The frame behind a number of the guest's, and whether it is held to be written to.
+    #[must_use]
+    pub fn translation(&self, owner: Owner, gfn: u64) -> Option<(Mfn, bool)> {
+        let entry = self.with_p2m(owner, |translated| translated.p2m.entry(&self.machine, gfn)).flatten()?;
+        Some((entry.mfn()?, entry.is_writable()))
+    }
+
+    /// The number by which a guest knows one of its frames.
+    #[must_use]
+    pub fn number_of(&self, owner: Owner, frame: Mfn) -> Option<u64> {
+        let gfn = self.place_of(frame)?;
+        self.translation(owner, gfn).is_some_and(|(found, _)| found == frame).then_some(gfn)
+    }
+
+    /// How a frame of a domain's is told of to the domain, and to who acts on it: all ones where it has no number.
+    #[must_use]
+    pub fn told_of(&self, domain: &PagingDomain, frame: Mfn) -> u64 {
+        if domain.is_translated() { self.number_of(domain.owner, frame).unwrap_or(u64::MAX) } else { frame.raw() }
+    }
+
+    /// What frame is meant by `number` in the name of `named`: a frame of the machine's and its owner.
+    #[cold]
+    pub fn meant(&self, named: Owner, number: Mfn) -> Option<(Mfn, Owner)> {
+        match named.behind_numbers() {
+            None => Some((number, named)),
+            Some(owner) => self.translation(owner, number.raw()).map(|(frame, _)| (frame, owner)),
+        }
+    }
+
+    /// An entry of a page table that maps a frame of `named`'s, as the machine has it.
+    #[must_use]
+    pub fn meant_by(&self, named: Owner, entry: Entry) -> Option<(Entry, Owner)> {
+        let (frame, owner) = self.meant(named, entry.mfn().filter(|_| entry.is_present())?)?;
+        Some((Entry::to(frame, entry.flags()), owner))
+    }
+
+    /// Puts a frame of the domain's into its memory, where nothing is yet.
+    ///
+    /// # Errors
+    /// `Inval` for a frame that is not the domain's, `Busy` for one in use otherwise, `Exist` where another is, `NoMem`
+    /// without memory for the p2m.
+    pub fn place_frame(&self, domain: &PagingDomain, gfn: u64, frame: Mfn) -> Result<(), Errno> {
+        let owner = domain.owner;
+        let held = self.hold_as(frame, owner, Hold::Writable)?;
+        let placed = self.with_translated(owner, |shadow| {
+            // Under the lock: what ends the p2m has not begun.
+            if domain.is_dying.load(Ordering::SeqCst) {
+                return Err(Errno::Inval);
+            }
+            let (translated, pool) = (shadow.translated.as_mut().ok_or(Errno::Inval)?, &mut shadow.pool);
+            let word = translated.p2m.make_place(self, pool, gfn).ok_or(Errno::NoMem)?;
+            if Entry(word.load(Ordering::Relaxed)).is_present() {
+                return Err(Errno::Exist);
+            }
+            word.store(p2m::entry_of(frame, true).0, Ordering::Relaxed);
+            Ok(())
+        });
+        placed.unwrap_or(Err(Errno::Inval))?;
+        self.set_m2p(held.into_entry().mfn(), gfn);
+        Ok(())
+    }
+
+    /// Takes a frame out of a guest's memory; it stays the domain's.
+    ///
+    /// # Errors
+    /// `Inval` where none is.
+    pub fn displace_frame(&self, owner: Owner, gfn: u64) -> Result<Mfn, Errno> {
+        let taken = self.with_translated(owner, |shadow| {
+            let word = shadow.translated.as_ref()?.p2m.place(&self.machine, gfn)?;
+            let entry = Entry(word.swap(0, Ordering::Relaxed));
+            let frame = entry.mfn().filter(|_| entry.is_present())?;
+            shadow.forget_all(self, owner);
+            Some((frame, entry))
+        });
+        let (frame, entry) = taken.flatten().ok_or(Errno::Inval)?;
+        if self.place_of(frame) == Some(gfn) {
+            self.set_m2p(frame, super::super::frame_alloc::INVALID_M2P_ENTRY);
+        }
+        self.put_place(frame, entry);
+        Ok(frame)
+    }
+
+    /// Gives back what an entry of a p2m held, which is gone from there.
+    fn put_place(&self, frame: Mfn, entry: Entry) {
+        self.frames.put_entry(frame, if entry.is_writable() { Hold::Writable } else { Hold::Reference });
+    }
+
+    /// The frame behind a number, which the guest does not write to for now: to be used as a descriptor page.
+    ///
+    /// # Errors
+    /// `Inval` where none is.
+    pub(in super::super) fn frame_to_read(&self, owner: Owner, gfn: u64) -> Result<Mfn, Errno> {
+        let found = self.with_translated(owner, |shadow| {
+            let word = shadow.translated.as_ref()?.p2m.place(&self.machine, gfn)?;
+            let entry = Entry(word.load(Ordering::Relaxed));
+            let frame = entry.mfn().filter(|_| entry.is_present())?;
+            if !entry.is_writable() {
+                return Some((frame, None));
+            }
+            // The use goes, and its reference becomes one of its own.
+            self.frames.reference(frame, owner).ok()?;
+            word.store(p2m::entry_of(frame, false).0, Ordering::Relaxed);
+            shadow.forget_all(self, owner);
+            Some((frame, Some(entry)))
+        });
+        let (frame, last) = found.flatten().ok_or(Errno::Inval)?;
+        if let Some(entry) = last {
+            self.put_place(frame, entry);
+        }
+        Ok(frame)
+    }
+
+    /// The root of one of a vcpu's address spaces, as the guest numbers it.
+    #[must_use]
+    pub fn translated_root(&self, owner: Owner, vcpu: u32, mode: Mode) -> Option<u64> {
+        self.with_p2m(owner, |translated| translated.roots.get(root_of(vcpu, mode)).copied().flatten()).flatten()
+    }
+
+    /// Has a vcpu run on another root. What is known of address spaces is forgotten.
+    ///
+    /// # Errors
+    /// `Inval` for a vcpu that there cannot be, and for a root that is none of the guest's frames.
+    pub fn set_translated_root(&self, owner: Owner, vcpu: u32, mode: Mode, root: Option<u64>) -> Result<(), Errno> {
+        self.set_root(owner, root_of(vcpu, mode), root)
+    }
+
+    /// The same for the vcpu and the mode for which a CPU has loaded `loaded`.
+    ///
+    /// # Errors
+    /// As [`Self::set_translated_root`].
+    pub(in super::super) fn show_translated_root(
+        &self,
+        owner: Owner,
+        loaded: Mfn,
+        root: Option<u64>,
+    ) -> Result<(), Errno> {
+        let (_, index) = self.shadow_root(loaded).filter(|(whose, _)| *whose == owner).ok_or(Errno::Inval)?;
+        self.set_root(owner, index, root)
+    }
+
+    fn set_root(&self, owner: Owner, index: usize, root: Option<u64>) -> Result<(), Errno> {
+        let done = self.with_translated(owner, |shadow| {
+            let translated = shadow.translated.as_mut()?;
+            if root.is_some_and(|gfn| translated.p2m.entry(&self.machine, gfn).is_none()) {
+                return None;
+            }
+            *translated.roots.get_mut(index)? = root;
+            shadow.forget_all(self, owner);
+            Some(())
+        });
+        done.flatten().ok_or(Errno::Inval)
+    }
+
+    /// The number of the frame that the tables of a vcpu's kernel have at `va`.
+    #[must_use]
+    pub fn translated_page(&self, owner: Owner, vcpu: u32, va: GuestAddr) -> Option<u64> {
+        let index = root_of(vcpu, Mode::Kernel);
+        let leaf = self.with_p2m(owner, |translated| translated.walk(self, index, va)?.last().map(|step| step.entry));
+        leaf.flatten().filter(|leaf| leaf.is_present()).map(|leaf| leaf.frame_index() as u64)
+    }
+
+    /// Forgets translations. A CPU that may know them forgets them afterwards: where all are, here.
+    pub fn forget_translations(&self, owner: Owner, what: Forget) {
+        self.with_translated(owner, |shadow| match what {
+            Forget::All => shadow.forget_all(self, owner),
+            Forget::PageOf(vcpu, va) => {
+                let first = root_of(vcpu, Mode::User);
+                shadow.forget_page(self, first..first + super::MODES, va);
+            }
+            Forget::Page(va) => shadow.forget_page(self, 0..shadow.roots.len(), va),
+        });
+    }
+
+    /// Writes a word of a guest's memory, as the guest could.
+    ///
+    /// # Errors
+    /// `Inval` where nothing is that it could write to.
+    pub fn write_translated(&self, owner: Owner, gfn: u64, slot: Slot, value: u64) -> Result<(), Errno> {
+        let number = Mfn::new(gfn).ok_or(Errno::Inval)?;
+        let held = self.hold_writable(number, owner.translated()).map_err(|_| Errno::Inval)?;
+        slot.of(self.machine.words(held.frame())).store(value, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes the entry of level 1 for `va` in the tables of a vcpu's kernel.
+    ///
+    /// # Errors
+    /// `Inval` where the tables do not lead to one.
+    pub fn write_translated_entry(&self, owner: Owner, vcpu: u32, va: GuestAddr, value: u64) -> Result<(), Errno> {
+        let index = root_of(vcpu, Mode::Kernel);
+        let written = self.with_p2m(owner, |translated| {
+            let place: &AtomicU64 = translated.walk(self, index, va)?.last()?.word;
+            place.store(value, Ordering::Release);
+            Some(())
+        });
+        written.flatten().ok_or(Errno::Inval)
+    }
+
+    /// Gives back all that the p2m of a domain holds, none of whose vcpus is on a CPU, and which is dying.
+    ///
+    /// # Errors
+    /// `Unfinished`: call again.
+    pub(super) fn end_translation(&self, owner: Owner) -> Result<(), Stop> {
+        let mut spent = 0;
+        let mut gfn = 0;
+        while let Some((found, entry)) =
+            self.with_p2m(owner, |translated| translated.p2m.next(&self.machine, gfn)).flatten()
+        {
+            // The CPUs forget it at the first, and nothing more is shown.
+            let taken = self.with_translated(owner, |shadow| {
+                shadow.forget_all(self, owner);
+                let place = shadow.translated.as_ref()?.p2m.place(&self.machine, found)?;
+                place.store(0, Ordering::Relaxed);
+                Some(())
+            });
+            if taken.flatten().is_some()
+                && let Some(frame) = entry.mfn()
+            {
+                self.put_place(frame, entry);
+            }
+            gfn = found + 1;
+            spent += ENTRY_UNITS;
+            if spent >= PREEMPT_INTERVAL {
+                return Err(Stop::Unfinished);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every frame in the memory of a domain, from number `gfn` on: its number, and whether it is held to be written to.
+    #[must_use]
+    pub fn next_translation(&self, owner: Owner, gfn: u64) -> Option<(u64, Mfn, bool)> {
+        let found = self.with_p2m(owner, |translated| translated.p2m.next(&self.machine, gfn)).flatten();
+        found.and_then(|(gfn, entry)| Some((gfn, entry.mfn()?, entry.is_writable())))
+    }
+}
+
+impl Shadow {
+    /// Drops all that is shown, if anything is, and has every CPU forget it.
+    fn forget_all<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) {
+        // The CPUs know nothing that no shadow has shown since.
+        if let Some(translated) = &mut self.translated
+            && !core::mem::replace(&mut translated.is_empty, true)
+        {
+            self.drop_all(memory, owner);
+        }
+    }
+}
