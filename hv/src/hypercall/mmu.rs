@@ -97,7 +97,7 @@ impl<M: Machine> Batch<'_, M> {
         if !self.editor.is_plain() {
             self.editor.settle()?;
             if self.editor.is_translated() {
-                return Ok(self.hv.memory.write_translated(self.editor.owner(), frame.raw(), slot, val)?);
+                return Ok(self.hv.memory.write_translated(self.editor.owner(), frame, slot, val, notes)?);
             }
         }
         match self.editor.table(frame)? {

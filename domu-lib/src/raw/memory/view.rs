@@ -23,8 +23,9 @@ pub(crate) fn find_translation() {
     IS_TRANSLATED.store(features & 1 << XENFEAT_AUTO_TRANSLATED_PHYSMAP != 0, Ordering::Relaxed);
 }
 
-/// Whether they are.
-pub(crate) fn is_translated() -> bool {
+/// Whether the hypervisor translates this guest's frames: then their numbers are those of its pages, and its page tables
+/// are memory like any other.
+pub fn is_translated() -> bool {
     IS_TRANSLATED.load(Ordering::Relaxed)
 }
 

@@ -36,7 +36,13 @@ fn allows(path: &Path, access: Access) -> bool {
 impl Translated {
     /// The way through the guest's tables to the entry of level 1 for `va`; `None` where the way ends before. A table is
     /// memory that the guest could write to, for the CPU's notes go there.
-    pub(super) fn walk<M: Hardware>(&self, memory: &Memory<M>, index: usize, va: GuestAddr) -> Option<Path> {
+    pub(super) fn walk<M: Hardware>(
+        &self,
+        memory: &Memory<M>,
+        owner: Owner,
+        index: usize,
+        va: GuestAddr,
+    ) -> Option<Path> {
         let mut gfn = self.roots.get(index).copied().flatten().filter(|_| va.is_guest_range(1))?;
         let mut path = Path::new();
         for level in (1..=4).rev() {
@@ -45,7 +51,8 @@ impl Translated {
                 let is_table = above.entry.is_present() && !above.entry.has(Entry::PAT_OR_SIZE);
                 gfn = Some(above.entry.frame_index() as u64).filter(|_| is_table)?;
             }
-            let table = self.p2m.entry(&memory.machine, gfn).filter(|entry| entry.is_writable())?.mfn()?;
+            let place = self.p2m.place(&memory.machine, gfn)?;
+            let table = held_to_write(memory, owner, place).filter(|entry| entry.is_writable())?.mfn()?;
             let word = memory.machine.words(RamFrame::counted(table)).get(va.slot(level).index())?;
             // There is room for four.
             let _ = path.push(Step { word, entry: Entry(word.load(Ordering::Acquire)) });
@@ -89,16 +96,13 @@ impl Shadow {
         const NOTHING: Result<Met, Again> = Ok(Met::Refused { is_present: false });
         let ram = &memory.machine;
         let Some(translated) = &mut self.translated else { return NOTHING };
-        let Some(mut path) = translated.walk(memory, index, va) else { return NOTHING };
+        let Some(mut path) = translated.walk(memory, owner, index, va) else { return NOTHING };
         let Some(leaf) = path.last().map(|step| step.entry).filter(|leaf| leaf.is_present()) else { return NOTHING };
         let Some(place) = translated.p2m.place(ram, leaf.frame_index() as u64) else { return NOTHING };
-        let mut page = Entry(place.load(Ordering::Relaxed));
-        if !page.is_present() {
-            return NOTHING;
-        }
-        if access == Access::Write && !page.is_writable() && allows(&path, access) {
-            page = hold_to_write(memory, owner, place, page);
-        }
+        let is_written = access == Access::Write && allows(&path, access);
+        let page = Some(Entry(place.load(Ordering::Relaxed))).filter(|page| page.is_present());
+        let page = if is_written { held_to_write(memory, owner, place) } else { page };
+        let Some(page) = page else { return NOTHING };
         if !allows(&path, access) || access == Access::Write && !page.is_writable() {
             return Ok(Met::Refused { is_present: true });
         }
@@ -147,10 +151,14 @@ impl Shadow {
     }
 }
 
-/// Has an entry of the p2m hold its frame to be written to again, if it can be; the entry that stands there then.
-fn hold_to_write<M: Hardware>(memory: &Memory<M>, owner: Owner, place: &AtomicU64, entry: Entry) -> Entry {
-    let Some(frame) = entry.mfn() else { return entry };
-    let Ok(acquired) = memory.frames.acquire(frame, owner, FrameType::Writable) else { return entry };
+/// Has an entry of the p2m, if one stands there, hold its frame to be written to, if it can be; what stands there then.
+fn held_to_write<M: Hardware>(memory: &Memory<M>, owner: Owner, place: &AtomicU64) -> Option<Entry> {
+    let entry = Some(Entry(place.load(Ordering::Relaxed))).filter(|entry| entry.is_present())?;
+    if entry.is_writable() {
+        return Some(entry);
+    }
+    let frame = entry.mfn()?;
+    let Ok(acquired) = memory.frames.acquire(frame, owner, FrameType::Writable) else { return Some(entry) };
     if acquired == Acquired::Changed {
         memory.flush_stale(owner, memory.frames.aux(frame));
     }
@@ -158,7 +166,7 @@ fn hold_to_write<M: Hardware>(memory: &Memory<M>, owner: Owner, place: &AtomicU6
     place.store(writable.0, Ordering::Relaxed);
     // The use came with a reference of its own, so this is not the last.
     memory.frames.put(frame);
-    writable
+    Some(writable)
 }
 
 /// Sets in the guest's tables what the CPU would have noted there.

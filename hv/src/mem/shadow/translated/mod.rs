@@ -38,7 +38,7 @@ mod fault;
 mod p2m;
 
 use super::{
-    super::{Hardware, PagingDomain, entry::Entry, frame_type::Owner, held::Hold},
+    super::{Hardware, PagingDomain, edit::AccessedDirty, entry::Entry, frame_type::Owner, held::Hold},
     Shadow,
 };
 use crate::{
@@ -285,7 +285,7 @@ impl<M: Hardware> Memory<M> {
     #[must_use]
     pub fn translated_page(&self, owner: Owner, vcpu: u32, va: GuestAddr) -> Option<u64> {
         let index = root_of(vcpu, Mode::Kernel);
-        let leaf = self.with_p2m(owner, |translated| translated.walk(self, index, va)?.last().map(|step| step.entry));
+        let leaf = self.with_p2m(owner, |translated| translated.walk(self, owner, index, va)?.last().map(|step| step.entry));
         leaf.flatten().filter(|leaf| leaf.is_present()).map(|leaf| leaf.frame_index() as u64)
     }
 
@@ -305,10 +305,19 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Inval` where nothing is that it could write to.
-    pub fn write_translated(&self, owner: Owner, gfn: u64, slot: Slot, value: u64) -> Result<(), Errno> {
-        let number = Mfn::new(gfn).ok_or(Errno::Inval)?;
+    pub fn write_translated(
+        &self,
+        owner: Owner,
+        number: Mfn,
+        slot: Slot,
+        value: u64,
+        notes: AccessedDirty,
+    ) -> Result<(), Errno> {
         let held = self.hold_writable(number, owner.translated()).map_err(|_| Errno::Inval)?;
-        slot.of(self.machine.words(held.frame())).store(value, Ordering::Release);
+        let word = slot.of(self.machine.words(held.frame()));
+        let kept = if notes == AccessedDirty::Keep { Entry::NOTES.bits() } else { 0 };
+        // Nobody refuses the exchange: what was there is looked at again until it has not changed.
+        let _ = word.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |old| Some(value | old & kept));
         Ok(())
     }
 
@@ -319,7 +328,7 @@ impl<M: Hardware> Memory<M> {
     pub fn write_translated_entry(&self, owner: Owner, vcpu: u32, va: GuestAddr, value: u64) -> Result<(), Errno> {
         let index = root_of(vcpu, Mode::Kernel);
         let written = self.with_p2m(owner, |translated| {
-            let place: &AtomicU64 = translated.walk(self, index, va)?.last()?.word;
+            let place: &AtomicU64 = translated.walk(self, owner, index, va)?.last()?.word;
             place.store(value, Ordering::Release);
             Some(())
         });
