@@ -12,7 +12,8 @@
 //!   editor ── the paging lock of a domain, and what one may do who holds it
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
 //!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
-//!     ├ shadow                                                  what the CPU walks instead, while writes are logged
+//!     ├ shadow                                                  what the CPU walks instead, while writes are logged,
+//!     │                                                         and where frames are translated
 //!     ├ working_set                                             which pages are used
 //!     └ relinquish                                              all that a dead domain had
 //!   ram · held ── a frame that is RAM; one that is counted for as long as a value lives

@@ -16,7 +16,11 @@ use oxen_abi::{
     memory::{self, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO},
     mmu,
 };
-use oxen_hv::{addr::GuestAddr, caller::Caller, mem::entry::Entry};
+use oxen_hv::{
+    addr::GuestAddr,
+    caller::Caller,
+    mem::{Tlb, entry::Entry},
+};
 use std::sync::atomic::Ordering::SeqCst;
 use support::{
     control::{CONTEXT, LIST, STEPS, ask, control_domain, destroy, make, set_context},
@@ -208,4 +212,51 @@ fn put_everywhere(caller: &mut Caller<'_, support::Fake>) {
         hv.machine().write_guest_word(va, round).unwrap();
         assert_eq!(hv.machine().read_guest_word(GuestAddr::new(8 << 12)), Ok(round));
     }
+}
+
+#[test]
+fn what_is_not_flushed_is_as_on_a_processor_and_a_new_root_means_something_else_at_once() {
+    let mut control = control_domain();
+    let hv = control.hv;
+    let domain = build(&mut control);
+    run(&mut control, &domain, |caller| {
+        let (machine, at) = (hv.machine(), |page: u64| GuestAddr::new(page << 12));
+        (8..12).for_each(|page| machine.write_guest_word(at(page), page).unwrap());
+        // The guest changes its table itself: page 3 is that table.
+        let own_entry = GuestAddr::new(3 << 12 | 8 << 3);
+        machine.write_guest_word(own_entry, 9 << 12 | 7).unwrap();
+        machine.flush_cpus(1, None);
+        assert_eq!(machine.read_guest_word(at(8)), Ok(8), "a shadow is a translation cache");
+        let flush = |caller: &mut Caller<'_, support::Fake>, op: u32, page: u64| {
+            let words = [op.into(), page << 12, 0];
+            machine.write_guest(GuestAddr::new(LIST), words.as_bytes()).unwrap();
+            call(caller, Caller::mmuext_op, [LIST, 1, 0, DomId::SELF.0.into(), 0, 0]).unwrap();
+        };
+        flush(caller, mmu::MMUEXT_INVLPG_LOCAL, 8);
+        assert_eq!(machine.read_guest_word(at(8)), Ok(9));
+        // The bits that a processor notes are there, and a page that is only read is not dirty.
+        let bits = |page: u64| machine.read_guest_word(GuestAddr::new(3 << 12 | page << 3)).unwrap() & 0x60;
+        assert_eq!([8, 10, 13].map(bits), [0x20, 0x60, 0]);
+        machine.write_guest_word(at(8), 19).unwrap();
+        assert_eq!((bits(8), machine.read_guest_word(at(9))), (0x60, Ok(19)));
+        for (op, page) in [(mmu::MMUEXT_TLB_FLUSH_LOCAL, 10), (mmu::MMUEXT_TLB_FLUSH_ALL, 11)] {
+            machine.write_guest_word(own_entry, page << 12 | 7).unwrap();
+            flush(caller, op, 0);
+            assert_eq!(machine.read_guest_word(at(8)), Ok(page));
+        }
+        // Another root, which leads to the same tables but one entry later.
+        machine.write_guest_word(at(15), 0).unwrap();
+        machine.write_guest_word(GuestAddr::new(15 << 12 | 8), 1 << 12 | 7).unwrap();
+        machine.write_guest_word(at(15), 1 << 12 | 7).unwrap();
+        let far = GuestAddr::new(1 << 39 | 9 << 12);
+        assert!(machine.read_guest_word(far).is_err());
+        machine.write_guest(GuestAddr::new(LIST), [mmu::MMUEXT_NEW_BASEPTR.into(), 15_u64, 0].as_bytes()).unwrap();
+        call(caller, Caller::mmuext_op, [LIST, 1, 0, DomId::SELF.0.into(), 0, 0]).unwrap();
+        assert_eq!((machine.read_guest_word(far), machine.read_guest_word(at(8))), (Ok(19), Ok(11)));
+        machine.write_guest_word(GuestAddr::new(3 << 12 | 8 << 3), 9 << 12 | 7).unwrap();
+        machine.write_guest(GuestAddr::new(LIST), [mmu::MMUEXT_NEW_BASEPTR.into(), 0_u64, 0].as_bytes()).unwrap();
+        call(caller, Caller::mmuext_op, [LIST, 1, 0, DomId::SELF.0.into(), 0, 0]).unwrap();
+        assert_eq!(machine.read_guest_word(at(8)), Ok(19), "a new root is a flush");
+        assert!(machine.read_guest_word(far).is_err(), "what another root showed");
+    });
 }

@@ -43,7 +43,7 @@ impl Translated {
         index: usize,
         va: GuestAddr,
     ) -> Option<Path> {
-        let mut gfn = self.roots.get(index).copied().flatten().filter(|_| va.is_guest_range(1))?;
+        let mut gfn = self.roots.get(index)?.number.filter(|_| va.is_guest_range(1))?;
         let mut path = Path::new();
         for level in (1..=4).rev() {
             if let Some(above) = path.last() {
@@ -78,7 +78,7 @@ impl Shadow {
             match self.show_translated(memory, owner, index, va, access) {
                 Ok(met) => return met,
                 Err(Again::Changed) => {}
-                Err(Again::Full) => self.drop_all(memory, owner),
+                Err(Again::Full) => self.forget_all(memory, owner),
             }
         }
         Met::Shown
@@ -115,7 +115,8 @@ impl Shadow {
         let (Some(frame), Some(mut at)) = (page.mfn(), self.roots.get(index).and_then(|root| root.frame)) else {
             return NOTHING;
         };
-        translated.is_empty = false;
+        let Some(own) = translated.roots.get_mut(index) else { return NOTHING };
+        own.is_shown = true;
         for level in (2..=4).rev() {
             let Some(word) = ram.words(at).get(va.slot(level).index()) else { return NOTHING };
             at = match Entry(word.load(Ordering::Relaxed)).table() {

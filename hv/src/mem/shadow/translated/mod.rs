@@ -40,6 +40,7 @@ mod p2m;
 use super::{
     super::{Hardware, PagingDomain, edit::AccessedDirty, entry::Entry, frame_type::Owner, held::Hold},
     Shadow,
+    follow::empty_root,
 };
 use crate::{
     addr::{GuestAddr, Mfn, Slot},
@@ -60,10 +61,16 @@ const ENTRY_UNITS: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Translated {
     p2m: P2m,
-    /// The guest's roots, by vcpu and mode.
-    roots: Box<[Option<u64>]>,
-    /// Whether nothing was shown since all was dropped.
-    is_empty: bool,
+    /// By vcpu and mode.
+    roots: Box<[GuestRoot]>,
+}
+
+/// A root of the guest's that a vcpu runs on in one of its modes.
+#[derive(Clone, Copy, Debug, Default)]
+struct GuestRoot {
+    number: Option<u64>,
+    /// Whether anything of it was shown since all was dropped.
+    is_shown: bool,
 }
 
 impl Translated {
@@ -119,10 +126,10 @@ impl<M: Hardware> Memory<M> {
         if has_frames || domain.is_privileged {
             return Err(Errno::Inval);
         }
-        let roots = heap::row(&self.machine, count, |_| None)?;
+        let roots = heap::row(&self.machine, count, |_| GuestRoot::default())?;
         self.turn_shadows_on(domain, false)?;
         self.with(owner, |shadow| {
-            shadow.translated = Some(Translated { p2m: P2m::default(), roots, is_empty: true });
+            shadow.translated = Some(Translated { p2m: P2m::default(), roots });
         });
         domain.set_named(owner.translated());
         Ok(())
@@ -243,7 +250,7 @@ impl<M: Hardware> Memory<M> {
     /// The root of one of a vcpu's address spaces, as the guest numbers it.
     #[must_use]
     pub fn translated_root(&self, owner: Owner, vcpu: u32, mode: Mode) -> Option<u64> {
-        self.with_p2m(owner, |translated| translated.roots.get(root_of(vcpu, mode)).copied().flatten()).flatten()
+        self.with_p2m(owner, |translated| translated.roots.get(root_of(vcpu, mode))?.number).flatten()
     }
 
     /// Has a vcpu run on another root. What is known of address spaces is forgotten.
@@ -274,7 +281,7 @@ impl<M: Hardware> Memory<M> {
             if root.is_some_and(|gfn| translated.p2m.entry(&self.machine, gfn).is_none()) {
                 return None;
             }
-            *translated.roots.get_mut(index)? = root;
+            translated.roots.get_mut(index)?.number = root;
             shadow.forget_all(self, owner);
             Some(())
         });
@@ -377,11 +384,18 @@ impl<M: Hardware> Memory<M> {
 impl Shadow {
     /// Drops all that is shown, if anything is, and has every CPU forget it.
     fn forget_all<M: Hardware>(&mut self, memory: &Memory<M>, owner: Owner) {
-        // The CPUs know nothing that no shadow has shown since.
-        if let Some(translated) = &mut self.translated
-            && !core::mem::replace(&mut translated.is_empty, true)
-        {
-            self.drop_all(memory, owner);
+        let own = self.translated.iter_mut().flat_map(|translated| translated.roots.iter_mut());
+        let mut is_any = false;
+        for (own, root) in own.zip(&self.roots) {
+            if core::mem::take(&mut own.is_shown) {
+                is_any = true;
+                root.frame.into_iter().for_each(|frame| empty_root(&memory.machine, frame));
+            }
+        }
+        // The CPUs know nothing that no shadow has shown since they forgot the last.
+        if is_any {
+            self.pool.reset();
+            memory.flush_cpus(memory.frames.tlb.cpus_of(owner));
         }
     }
 }
