@@ -29,6 +29,7 @@ use crate::pages::{Mfn, Pfn};
 mod devices;
 mod saving;
 mod tracing;
+mod translating;
 mod vcpus;
 
 pub use devices::{end_of_interrupt, map_interrupt_line, map_message, set_iopl, unmap_interrupt};
@@ -37,6 +38,7 @@ pub use saving::{
     set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info, vcpu_registers,
 };
 pub use tracing::{make_trace_buffers, trace, trace_info};
+pub use translating::{add_to_physmap, translate};
 pub use vcpus::{send_trigger, set_vcpu_affinity, set_vcpu_context, vcpu_affinity, vcpu_context, vcpu_info};
 
 /// Issues a command that reads and fills no memory but its structure and buffers that the caller keeps alive.
@@ -303,31 +305,6 @@ fn memory_op<T>(command: u32, request: &T) -> Result<u64, Errno> {
 /// What the hypervisor refuses: entries that may not be.
 pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
     pin_tables(domain, &[(mmu::MMUEXT_PIN_L4_TABLE, root)])
-}
-
-/// Has the frames of a domain that has none yet be translated for it, with so many MiB for what that takes.
-///
-/// # Errors
-/// `ESRCH` for no such domain, `EINVAL` for one that has frames, and where the hypervisor translates for no such guest,
-/// `ENOMEM`.
-pub fn translate(domain: DomId, mib: u32) -> Result<(), Errno> {
-    let set = domctl::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION;
-    let memory = domctl::DomctlShadowOp { op: set, mb: mib, ..domctl::DomctlShadowOp::new_zeroed() };
-    domctl(domctl::XEN_DOMCTL_SHADOW_OP, domain, &memory)?;
-    let mode = domctl::XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT | domctl::XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE;
-    let op = domctl::XEN_DOMCTL_SHADOW_OP_ENABLE;
-    let request = domctl::DomctlShadowOp { op, mode, ..domctl::DomctlShadowOp::new_zeroed() };
-    domctl(domctl::XEN_DOMCTL_SHADOW_OP, domain, &request).map(|_| ())
-}
-
-/// Puts a frame that the hypervisor has for a domain (`XENMAPSPACE_*`, by its index) at a page of that domain's, whose
-/// frames are translated.
-///
-/// # Errors
-/// `ESRCH` for no such domain, `EACCES` for one of another kind, `EINVAL` for no such frame, `ENOMEM`.
-pub fn add_to_physmap(domain: DomId, space: u32, index: u64, page: Pfn) -> Result<(), Errno> {
-    let request = memory::AddToPhysmap { domid: domain, size: 0, space, idx: index, gpfn: page.raw() };
-    memory_op(memory::XENMEM_ADD_TO_PHYSMAP, &request).map(|_| ())
 }
 
 /// Begins to log which pages of a domain are written to, or ends it (`XEN_DOMCTL_shadow_op`).

@@ -104,7 +104,8 @@ impl<'a> End<'a> {
     ) -> Result<Self, Status> {
         let hv = caller.hv;
         if by_reference {
-            let claim = table.claim(&hv.memory, owner.memory.named(), caller.domain.party(), end.u as u32, access, false)?;
+            let claim =
+                table.claim(&hv.memory, owner.memory.named(), caller.domain.party(), end.u as u32, access, false)?;
             return Ok(Self { held: claim.held, access, pinned: Some(claim.reference) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;

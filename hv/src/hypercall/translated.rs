@@ -1,10 +1,7 @@
 //! What guests ask of page tables whose numbers are translated for them: the tables are their own memory, and nothing is
 //! counted ([`crate::mem::shadow::translated`]).
 
-use super::{
-    args::UpdateVaMapping,
-    mmu::Cpus,
-};
+use super::{args::UpdateVaMapping, mmu::Cpus};
 use crate::{
     addr::GuestAddr,
     caller::Caller,
@@ -12,10 +9,7 @@ use crate::{
     mem::shadow::translated::{Forget, Mode},
     reply::Reply,
 };
-use oxen_abi::{
-    errno::Errno,
-    mmu::UVMF_NONE,
-};
+use oxen_abi::{errno::Errno, mmu::UVMF_NONE};
 
 impl<M: Machine> Caller<'_, M> {
     /// Whether the vcpu has an address space for a mode, by a number of the guest's.

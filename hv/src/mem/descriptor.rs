@@ -98,12 +98,7 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Fault` if nothing is mapped there, else as [`Self::take_descriptors`].
-    pub fn take_mapped_descriptors(
-        &self,
-        root: Option<RamFrame>,
-        vcpu: u32,
-        va: GuestAddr,
-    ) -> Result<RamFrame, Errno> {
+    pub fn take_mapped_descriptors(&self, root: Option<RamFrame>, vcpu: u32, va: GuestAddr) -> Result<RamFrame, Errno> {
         if self.is_translated() {
             let number = self.memory.translated_page(self.domain.owner, vcpu, va).ok_or(Errno::Fault)?;
             return self.take_descriptors(self.memory.frame_to_read(self.domain.owner, number)?);

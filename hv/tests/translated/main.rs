@@ -46,7 +46,8 @@ fn only_a_domain_without_memory_that_never_ran_can_be_translated() {
     translate(&mut control, domain.id).unwrap();
     assert!(domain.memory.is_translated());
     assert_eq!(translate(&mut control, domain.id), Err(Errno::Inval), "twice");
-    for op in [abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, abi::XEN_DOMCTL_SHADOW_OP_OFF, abi::XEN_DOMCTL_SHADOW_OP_CLEAN]
+    for op in
+        [abi::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, abi::XEN_DOMCTL_SHADOW_OP_OFF, abi::XEN_DOMCTL_SHADOW_OP_CLEAN]
     {
         assert_eq!(shadow_op(&mut control, domain.id, op, 0, 0), Err(Errno::Inval), "operation {op}");
     }
@@ -86,9 +87,8 @@ fn a_guest_is_known_by_its_own_numbers() {
     set_context(&mut control, id, 0, &context).unwrap();
     // The control domain maps by number, or by frame where it says so.
     let root = control.state.kernel_root.unwrap();
-    let l1 = [3, 2, 1].iter().fold(root.mfn(), |table, _| {
-        Entry(hv.machine().words(table)[0].load(SeqCst)).mfn().unwrap()
-    });
+    let l1 =
+        [3, 2, 1].iter().fold(root.mfn(), |table, _| Entry(hv.machine().words(table)[0].load(SeqCst)).mfn().unwrap());
     let own = frame(&domain, hv, 9).unwrap();
     for (kind, number) in [(mmu::MMU_NORMAL_PT_UPDATE, 9), (mmu::MMU_PT_UPDATE_NO_TRANSLATE, own.raw())] {
         control.put(LIST, &[entry_address(l1, SPARE) | kind, number << 12 | 7]);
@@ -122,7 +122,8 @@ fn a_granted_number_is_the_frame_behind_it() {
             offset: 0,
             ..FromZeros::new_zeroed()
         });
-        let mut op = grant::GnttabCopy { source: from, dest: to, len: 8, flags: 1, status: 99, _pad0: FromZeros::new_zeroed() };
+        let mut op =
+            grant::GnttabCopy { source: from, dest: to, len: 8, flags: 1, status: 99, _pad0: FromZeros::new_zeroed() };
         op.dest.u = control.hv.machine().translate(GuestAddr::new(0x2000), true).unwrap().raw();
         hv.machine().write_guest(GuestAddr::new(LIST), op.as_bytes()).unwrap();
         control.call(Caller::grant_table_op, [grant::GNTTABOP_COPY.into(), LIST, 1, 0]).unwrap();

@@ -8,12 +8,7 @@ use super::{
     },
     world::{PAGES, SPAN, build, call, repair, run},
 };
-use oxen_abi::{
-    domid::DomId,
-    memory,
-    mmu,
-    vcpu::VCPUOP_REGISTER_VCPU_INFO,
-};
+use oxen_abi::{domid::DomId, memory, mmu, vcpu::VCPUOP_REGISTER_VCPU_INFO};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,

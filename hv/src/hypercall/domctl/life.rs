@@ -141,9 +141,8 @@ impl<M: Machine> Caller<'_, M> {
         for index in 0..request.num {
             let raw = array.read(hv.machine(), index)?;
             let frame = Mfn::new(raw).and_then(|number| hv.memory.meant(domain.memory.named(), number));
-            let state = frame
-                .filter(|&(mfn, _)| hv.memory.frames.is_ram(mfn))
-                .map(|(mfn, _)| hv.memory.frames.state(mfn));
+            let state =
+                frame.filter(|&(mfn, _)| hv.memory.frames.is_ram(mfn)).map(|(mfn, _)| hv.memory.frames.state(mfn));
             let kind = match state.filter(|s| s.owner() == domain.owner() && s.is_allocated()) {
                 None => XEN_DOMCTL_PFINFO_XTAB,
                 Some(state) if state.uses() == 0 => 0,

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        super::{Hardware, entry::Entry, frame_type::FrameType, frame_type::Acquired, frame_type::Owner},
+        super::{Hardware, entry::Entry, frame_type::Acquired, frame_type::FrameType, frame_type::Owner},
         Shadow,
         fault::{Access, Again, Met},
     },
