@@ -19,7 +19,7 @@ pub(super) fn the_samples_run_either_way_from_one_binary(lab: &Lab<'_>) -> Resul
         "auto_translated_physmap",
         "A, 0x400000 holds 0xaaaa",
         "B, 0x400000 holds 0xbbbb",
-        "translated: a store to it is done",
+        "translated: a store to it is carried out",
         "translated: then 0x400000 is a fault",
         "translated: where no frame is, there is a fault",
     ] {
@@ -45,9 +45,11 @@ pub(super) fn a_translated_guest_follows_its_memory_target(lab: &Lab<'_>) -> Res
 
 /// A kernel that does not say that it can be translated is refused, and so is saving.
 pub(super) fn what_cannot_be_is_refused_with_the_reason(lab: &Lab<'_>) -> Result<Verdict> {
-    let script = "xl create hog.cfg translated=1; xl save hog /dev/vda; xl log-dirty hog 1; xl destroy hog; \
-        xl create hello.cfg translated=2; poweroff";
-    let report = lab.boot(&lab.machine(script)?)?;
+    let script = "xl create hog.cfg memory=16 maxmem=16 translated=1; xl save hog /dev/vda; xl log-dirty hog 1; \
+        xl destroy hog; xl create hello.cfg translated=2; poweroff";
+    let mut machine = lab.machine(script)?;
+    machine.disks.push(lab.file("room.img", &disk::noise(3, 32 << 20))?);
+    let report = lab.boot(&machine)?;
     report.says("cannot be saved: its frames are translated")?.says("EINVAL")?.says("translated")?.lacks("Panic")?;
     Ok(Verdict::Passed)
 }
