@@ -15,6 +15,7 @@ use oxen_abi::{
     guest_context::VcpuGuestContext,
     memory::{self, XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO},
     mmu,
+    sysctl::{OXEN_SYSCTL_WORKING_SETS, Sysctl, SysctlWorkingSets, WorkingSet},
 };
 use oxen_hv::{
     addr::GuestAddr,
@@ -26,7 +27,7 @@ use support::{
     control::{CONTEXT, LIST, STEPS, ask, control_domain, destroy, make, set_context},
     entry_address,
 };
-use world::{GDT, PAGES, build, call, frame, place, reservation, run, shadow_op, translate};
+use world::{GDT, PAGES, TABLES, build, call, frame, place, reservation, run, shadow_op, translate};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Where the control domain maps what is another's.
@@ -260,4 +261,31 @@ fn what_is_not_flushed_is_as_on_a_processor_and_a_new_root_means_something_else_
         assert_eq!(machine.read_guest_word(at(8)), Ok(19), "a new root is a flush");
         assert!(machine.read_guest_word(far).is_err(), "what another root showed");
     });
+}
+
+#[test]
+fn what_such_a_guest_uses_is_counted_to_the_page() {
+    let mut control = control_domain();
+    let domain = build(&mut control);
+    let turn = |control: &mut support::guest::Guest| {
+        let request = SysctlWorkingSets { samples: 100, max_domains: 8, next: 0, buffer: LIST };
+        let op = Sysctl::new(OXEN_SYSCTL_WORKING_SETS, &request);
+        control.hv.machine().write_guest(GuestAddr::new(CONTEXT), op.as_bytes()).unwrap();
+        control.call(Caller::sysctl, [CONTEXT, 0, 0, 0]).unwrap();
+        let mut set = WorkingSet::new_zeroed();
+        let at = GuestAddr::new(LIST + size_of::<WorkingSet>() as u64);
+        control.hv.machine().read_guest(at, set.as_mut_bytes()).unwrap();
+        assert_eq!(set.domain, domain.id);
+        (u64::from(set.sampled), u64::from(set.touched))
+    };
+    turn(&mut control);
+    for used in [0, 3, 7, 7, 1, 0] {
+        run(&mut control, &domain, |caller| {
+            let read = |page: u64| caller.hv.machine().read_guest_word(GuestAddr::new(page << 12)).unwrap();
+            (8..8 + used).for_each(|page| assert_eq!(read(page), read(page)));
+        });
+        // Its tables, where it used them, and its page of descriptors.
+        let others = if used == 0 { 1 } else { TABLES + 1 };
+        assert_eq!(turn(&mut control), (PAGES, used + others), "{used} pages");
+    }
 }

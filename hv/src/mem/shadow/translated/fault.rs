@@ -53,6 +53,7 @@ impl Translated {
             }
             let place = self.p2m.place(&memory.machine, gfn)?;
             let table = held_to_write(memory, owner, place).filter(|entry| entry.is_writable())?.mfn()?;
+            place.fetch_or(Entry::ACCESSED.bits(), Ordering::Relaxed);
             let word = memory.machine.words(RamFrame::counted(table)).get(va.slot(level).index())?;
             // There is room for four.
             let _ = path.push(Step { word, entry: Entry(word.load(Ordering::Acquire)) });
@@ -117,6 +118,7 @@ impl Shadow {
         };
         let Some(own) = translated.roots.get_mut(index) else { return NOTHING };
         own.is_shown = true;
+        place.fetch_or(Entry::ACCESSED.bits(), Ordering::Relaxed);
         for level in (2..=4).rev() {
             let Some(word) = ram.words(at).get(va.slot(level).index()) else { return NOTHING };
             at = match Entry(word.load(Ordering::Relaxed)).table() {

@@ -244,6 +244,18 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
+    /// Whether a frame was shown since this was last asked of it, or it had its place, and all shadows were dropped after
+    /// that: whether the guest has used it.
+    pub(in super::super) fn take_use(&self, owner: Owner, frame: Mfn) -> bool {
+        let Some(gfn) = self.place_of(frame) else { return false };
+        let noted = self.with_p2m(owner, |translated| {
+            let word = translated.p2m.place(&self.machine, gfn)?;
+            let entry = Entry(word.fetch_and(!Entry::ACCESSED.bits(), Ordering::Relaxed));
+            Some(entry.has(Entry::PRESENT | Entry::ACCESSED) && entry.mfn() == Some(frame))
+        });
+        noted.flatten().unwrap_or(false)
+    }
+
     /// Gives back all that the p2m of a domain holds, none of whose vcpus is on a CPU, and which is dying.
     ///
     /// # Errors
