@@ -57,11 +57,6 @@ pub fn store() -> Option<Channel> {
         .filter(|ring| ring.frame.raw() != 0)
 }
 
-/// The machine address of `shared_info`, or what stands for it.
-pub(crate) fn shared_info() -> u64 {
-    with(|info| info.shared_info).unwrap_or_default()
-}
-
 /// The ports of store and console.
 pub(crate) fn ports() -> [u32; 2] {
     with(|info| [info.store_evtchn, info.console_evtchn]).unwrap_or_default()

@@ -264,7 +264,9 @@ impl<M: Machine> Caller<'_, M> {
     /// read: the mapping is made then.
     #[inline]
     pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
-        self.map_page_at((&*args).into(), &self.own_pages().rights)
+        // Who has a root to write below has no other numbers than the machine's.
+        let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
+        self.map_page_at((&*args).into(), &rights)
     }
 
     /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.
@@ -280,20 +282,19 @@ impl<M: Machine> Caller<'_, M> {
         }
         let pages = self.page_owner(request.owner)?;
         let entry = Entry(request.entry);
-        if pages.rights.owner.behind_numbers().is_some() && entry.is_present() {
-            let (entry, owner) = self.hv.memory.meant_by(pages.rights.owner, entry).ok_or(Errno::Inval)?;
-            let request = UpdateVaMapping { entry: entry.0, ..request };
-            return self.map_page_at(request, &EntryRights { owner, ..pages.rights });
+        let (mut entry, mut rights) = (entry, pages.rights);
+        if rights.owner.behind_numbers().is_some() && entry.is_present() {
+            (entry, rights.owner) = self.hv.memory.meant_by(rights.owner, entry).ok_or(Errno::Inval)?;
         }
-        let done = self.map_page_at(request, &pages.rights);
-        self.hv.memory.mark_lent_by(pages.rights.owner, entry);
+        let done = self.map_page_at(UpdateVaMapping { entry: entry.0, ..request }, &rights);
+        self.hv.memory.mark_lent_by(rights.owner, entry);
         done
     }
 
     #[inline(always)]
     fn map_page_at(&mut self, request: UpdateVaMapping, rights: &EntryRights) -> Reply {
         let UpdateVaMapping { va, entry, flags, .. } = request;
-        let Some(root) = self.state.kernel_root else { return self.write_own_entry(&request) };
+        let Some(root) = self.state.kernel_root else { return self.write_own_entry(va, entry, flags) };
         let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);
         editor.map_at(root, va, entry, rights)?;
         drop(editor);

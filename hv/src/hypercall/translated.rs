@@ -1,7 +1,7 @@
-//! What guests ask of page tables whose numbers are translated for them: the tables are their own memory, and nothing is
-//! counted ([`crate::mem::shadow::translated`]).
+//! What guests ask of page tables whose numbers are translated for them: the tables are their own memory, and nothing
+//! is counted ([`crate::mem::shadow::translated`]).
 
-use super::{args::UpdateVaMapping, mmu::Cpus};
+use super::mmu::Cpus;
 use crate::{
     addr::GuestAddr,
     caller::Caller,
@@ -22,16 +22,16 @@ impl<M: Machine> Caller<'_, M> {
     /// `update_va_mapping`: writes the entry where the guest's tables have it.
     #[cold]
     #[inline(never)]
-    pub(super) fn write_own_entry(&mut self, request: &UpdateVaMapping) -> Reply {
+    pub(super) fn write_own_entry(&mut self, va: GuestAddr, entry: u64, flags: u64) -> Reply {
         let (memory, owner) = (&self.hv.memory, self.domain.owner());
         if !self.domain.memory.is_translated() {
             return Err(Errno::Inval.into());
         }
-        memory.write_translated_entry(owner, self.vcpu.id, request.va, request.entry)?;
-        if request.flags != UVMF_NONE {
-            let stale = self.flush_targets(request.flags);
+        memory.write_translated_entry(owner, self.vcpu.id, va, entry)?;
+        if flags != UVMF_NONE {
+            let stale = self.flush_targets(flags);
             let (cpus, one_page) = stale.unwrap_or(Some((Cpus::Local, true))).unwrap_or((Cpus::Local, true));
-            self.flush_translated(cpus, one_page.then_some(request.va));
+            self.flush_translated(cpus, one_page.then_some(va));
             stale?;
         }
         Ok(0)

@@ -100,18 +100,28 @@ impl<M: Hardware> Memory<M> {
     /// As for each.
     #[inline(always)]
     pub fn hold_as(&self, mfn: Mfn, owner: Owner, hold: Hold) -> Result<Held<'_>, Errno> {
-        let mut frame = mfn;
-        if !self.frames.try_get_page_fast(mfn.index(), owner, hold == Hold::Writable) {
-            frame = self.count_slow(mfn, owner, hold)?;
+        if !self.frames.try_get_page_fast(mfn.index(), owner, hold == Hold::Writable)
+            && let Err(error) = self.count_slow(mfn, owner, hold)
+        {
+            return self.hold_meant(mfn, owner, hold, error);
         }
-        Ok(Held { frames: &self.frames, frame: RamFrame::counted(frame), hold })
+        Ok(Held { frames: &self.frames, frame: RamFrame::counted(mfn), hold })
     }
 
-    /// Counts where it takes more than one step; the frame that is meant.
+    /// Holds the frame that `named` means by a number, if that is no frame's; `error` is why it is none.
     #[cold]
     #[inline(never)]
-    fn count_slow(&self, number: Mfn, named: Owner, hold: Hold) -> Result<Mfn, Errno> {
-        let (mfn, owner) = self.meant(named, number).ok_or(Errno::Inval)?;
+    fn hold_meant(&self, number: Mfn, named: Owner, hold: Hold, error: Errno) -> Result<Held<'_>, Errno> {
+        let owner = named.behind_numbers().ok_or(error)?;
+        let (mfn, _) = self.translation(owner, number.raw()).ok_or(Errno::Inval)?;
+        self.count_slow(mfn, owner, hold)?;
+        Ok(Held { frames: &self.frames, frame: RamFrame::counted(mfn), hold })
+    }
+
+    /// Counts where it takes more than one step.
+    #[cold]
+    #[inline(never)]
+    fn count_slow(&self, mfn: Mfn, owner: Owner, hold: Hold) -> Result<(), Errno> {
         match hold {
             Hold::Reference => self.frames.reference(mfn, owner)?,
             Hold::Writable => {
@@ -120,7 +130,7 @@ impl<M: Hardware> Memory<M> {
                 }
             }
         }
-        Ok(mfn)
+        Ok(())
     }
 
     /// The guest's own frame with this number, to be written for it.

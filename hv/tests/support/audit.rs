@@ -36,7 +36,8 @@ impl Holds {
     }
 }
 
-/// What stands in a domain's memory, where its frames are translated: number, frame, whether it is held to be written to.
+/// What stands in a domain's memory, where its frames are translated: number, frame, whether it is held to be written
+/// to.
 pub(crate) fn each_translation(hv: &Hypervisor<Fake>, owner: Owner, mut act: impl FnMut(u64, Mfn, bool)) {
     let mut next = 0;
     while let Some((gfn, frame, is_writable)) = hv.memory.next_translation(owner, next) {

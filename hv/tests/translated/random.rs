@@ -23,8 +23,8 @@ use oxen_hv::{
 use std::{collections::HashMap, sync::atomic::Ordering::SeqCst};
 use zerocopy::IntoBytes;
 
-/// What a walk through the guest's tables and its p2m comes to, by somebody who knows nothing of shadows: the number, and
-/// whether it may be written to.
+/// What a walk through the guest's tables and its p2m comes to, by somebody who knows nothing of shadows: the number,
+/// and whether it may be written to.
 fn model(caller: &Caller<'_, Fake>, va: u64) -> Option<(Mfn, bool)> {
     let (hv, owner) = (caller.hv, caller.domain.owner());
     let mut gfn = hv.memory.translated_root(owner, 0, Mode::Kernel)?;

@@ -99,7 +99,8 @@ pub(crate) fn write_tables(hv: &'static oxen_hv::Hypervisor<Fake>, domain: &Doma
     (0..PAGES).for_each(|page| word(TABLES - 1, page).store(page << 12 | RW, SeqCst));
 }
 
-/// Has a guest that went astray begin anew: all its pages are there, and its tables and its root are those of the start.
+/// Has a guest that went astray begin anew: all its pages are there, and its tables and its root are those of the
+/// start.
 pub(crate) fn repair(caller: &mut Caller<'_, Fake>) {
     let (hv, domain) = (caller.hv, caller.domain);
     // No table of the start is a page of descriptors.

@@ -18,7 +18,6 @@ use super::words::{Access, Words};
 use crate::pages::ranges::Range;
 use crate::pages::{Mfn, PAGE_SIZE, layout, p2m};
 use crate::raw::hypercall::{call2, call3};
-use crate::start_info;
 
 /// Operations that go to the hypervisor at a time.
 const BATCH: usize = 32;
@@ -97,7 +96,7 @@ pub(crate) fn table_frames(count: usize, frames: &mut [Mfn]) -> Result<(), Grant
 
 /// Puts the frames of the table behind `shared_info` in this guest's memory, where its builder left room.
 fn place_table(count: usize) -> Result<(), GrantError> {
-    let first = (start_info::shared_info() >> 12) + 1;
+    let first = view::end_of_memory() + 1;
     for index in 0..count as u64 {
         let request = AddToPhysmap {
             domid: DomId::SELF,

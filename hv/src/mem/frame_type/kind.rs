@@ -104,8 +104,8 @@ impl Owner {
         if self.0 as usize >= crate::config::MAX_DOMAINS { None } else { Some(self.0 as usize) }
     }
 
-    /// In whose name numbers are that a domain's p2m translates ([`super::super::shadow::translated`]). No frame is this
-    /// owner's: a number that is taken for a frame's is refused.
+    /// In whose name numbers are that a domain's p2m translates ([`super::super::shadow::translated`]). No frame is
+    /// this owner's: a number that is taken for a frame's is refused.
     #[must_use]
     pub const fn translated(self) -> Self {
         Self(self.0 | Self::NUMBERS)

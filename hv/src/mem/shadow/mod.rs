@@ -1,7 +1,7 @@
 //! Shadow page tables: the CPU runs on tables of the hypervisor's, built on demand from the guest's. Their first use is
-//! *log-dirty*: to know which pages of a running guest have been written to, as saving and moving it need. Their second,
-//! for guests whose tables hold no frames of the machine's, has laws of its own: [`translated`]. All below is about the
-//! first.
+//! *log-dirty*: to know which pages of a running guest have been written to, as saving and moving it need. Their
+//! second, for guests whose tables hold no frames of the machine's, has laws of its own: [`translated`]. All below is
+//! about the first.
 //!
 //! # Why shadows
 //!

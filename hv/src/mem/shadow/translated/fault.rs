@@ -34,8 +34,8 @@ fn allows(path: &Path, access: Access) -> bool {
 }
 
 impl Translated {
-    /// The way through the guest's tables to the entry of level 1 for `va`; `None` where the way ends before. A table is
-    /// memory that the guest could write to, for the CPU's notes go there.
+    /// The way through the guest's tables to the entry of level 1 for `va`; `None` where the way ends before. A table
+    /// is memory that the guest could write to, for the CPU's notes go there.
     pub(super) fn walk<M: Hardware>(
         &self,
         memory: &Memory<M>,

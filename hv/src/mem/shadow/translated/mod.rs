@@ -14,11 +14,12 @@
 //!
 //! # A large translation cache
 //!
-//! Shadows of the guest's tables would have to follow each write to them. So here a shadow is of a root of a vcpu's, not
-//! of a table: a tree by virtual address, and nothing in it but translations that were used. It is what the guest
+//! Shadows of the guest's tables would have to follow each write to them. So here a shadow is of a root of a vcpu's,
+//! not of a table: a tree by virtual address, and nothing in it but translations that were used. It is what the guest
 //! takes it for: the CPU's translation cache, only larger. An entry comes by a fault, by a walk through the guest's
 //! tables at that moment. It goes when the guest says so, as it must on the bare CPU: by `MMUEXT_INVLPG_*` a page, by
-//! any other flush or another root all. A guest that changes its tables without a flush sees what it would see on a CPU.
+//! any other flush or another root all. A guest that changes its tables without a flush sees what it would see on a
+//! CPU.
 //!
 //! # The laws of this room
 //!
@@ -29,8 +30,8 @@
 //!    the p2m.
 //! 3. **Accessed and dirty bits move as on the bare CPU**: what is shown is accessed, and writable only if it is dirty.
 //!    They are written to frames that the guest could write to itself.
-//! 4. **The memory is bounded**: p2m and shadows have the domain's allocation. When no more is there, shadows are dropped;
-//!    a p2m that finds no room refuses the frame.
+//! 4. **The memory is bounded**: p2m and shadows have the domain's allocation. When no more is there, shadows are
+//!    dropped; a p2m that finds no room refuses the frame.
 //! 5. **The numbers of such a domain's are no frames.** Who is named by them asks for a frame of
 //!    [`Owner::translated`], which owns none: what forgets to translate finds nothing.
 
@@ -244,8 +245,8 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
-    /// Whether a frame was shown since this was last asked of it, or it had its place, and all shadows were dropped after
-    /// that: whether the guest has used it.
+    /// Whether a frame was shown since this was last asked of it, or it had its place, and all shadows were dropped
+    /// after that: whether the guest has used it.
     pub(in super::super) fn take_use(&self, owner: Owner, frame: Mfn) -> bool {
         let Some(gfn) = self.place_of(frame) else { return false };
         let noted = self.with_p2m(owner, |translated| {
@@ -287,7 +288,8 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
-    /// Every frame in the memory of a domain, from number `gfn` on: its number, and whether it is held to be written to.
+    /// Every frame in the memory of a domain, from number `gfn` on: its number, and whether it is held to be written
+    /// to.
     #[must_use]
     pub fn next_translation(&self, owner: Owner, gfn: u64) -> Option<(u64, Mfn, bool)> {
         let found = self.with_p2m(owner, |translated| translated.p2m.next(&self.machine, gfn)).flatten();
