@@ -147,7 +147,7 @@ impl<M: Machine> Batch<'_, M> {
             return Ok(());
         }
         // Where the frames of a guest are translated, the p2m alone says where they are.
-        if self.rights.owner.behind_numbers().is_some() {
+        if self.editor.is_translated() || self.rights.owner.behind_numbers().is_some() {
             return Err(Errno::Inval.into());
         }
         let held = self.hv.memory.hold(frame, self.rights.owner)?;
@@ -187,10 +187,10 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The caller.
+    /// The caller. Where its numbers are translated, they are never looked for among these pages.
     #[inline(always)]
     pub(super) fn own_pages(&self) -> PageOwner {
-        let rights = EntryRights { owner: self.domain.memory.named(), io: self.domain.is_privileged() };
+        let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
         PageOwner { domain: None, is_nobody: false, rights }
     }
 
@@ -264,9 +264,7 @@ impl<M: Machine> Caller<'_, M> {
     /// read: the mapping is made then.
     #[inline]
     pub fn update_va_mapping(&mut self, args: &mut Args) -> Reply {
-        // Who has a root to write below has no other numbers than the machine's.
-        let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
-        self.map_page_at((&*args).into(), &rights)
+        self.map_page_at((&*args).into(), &self.own_pages().rights)
     }
 
     /// `update_va_mapping_otherdomain(va, entry, flags, domid)`: maps a page of another domain.

@@ -9,7 +9,10 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     machine::Machine,
-    mem::editor::{Budget, Editor},
+    mem::{
+        editor::{Budget, Editor},
+        frame_type::Owner,
+    },
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
@@ -102,7 +105,7 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_CLEAR_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let to = frame(op.arg1)?;
-                let held = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                let held = self.hv.memory.hold_writable(to, self.named_by(pages)).map_err(|_| Errno::Inval)?;
                 self.hv.machine().clear(held.frame());
                 self.hv.memory.note_written(held.frame());
                 Ok(())
@@ -110,8 +113,8 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_COPY_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-                let from = self.hv.memory.hold(from, pages.rights.owner)?;
-                let to = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                let from = self.hv.memory.hold(from, self.named_by(pages))?;
+                let to = self.hv.memory.hold_writable(to, self.named_by(pages)).map_err(|_| Errno::Inval)?;
                 self.hv.machine().copy(from.frame(), to.frame());
                 self.hv.memory.note_written(to.frame());
                 Ok(())
@@ -147,6 +150,11 @@ impl<M: Machine> Caller<'_, M> {
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(())
+    }
+
+    /// In whose name the frames of an operation are given.
+    fn named_by(&self, pages: &PageOwner) -> Owner {
+        if pages.is_self() { self.domain.memory.named() } else { pages.rights.owner }
     }
 
     fn flush_own(&self, cpus: Cpus, page: Option<GuestAddr>) {

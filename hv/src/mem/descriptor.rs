@@ -171,12 +171,28 @@ impl<M: Hardware> Editor<'_, M> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
-        let named = self.domain.named();
-        let (mfn, owner) = self.memory.meant(named, mfn).ok_or(Errno::Inval)?;
+        let state = self.memory.frames.state(mfn);
+        if state.owner() != self.domain.named() {
+            return self.write_translated_descriptor(mfn, slot, fixed);
+        }
+        self.write_judged_descriptor((mfn, state), slot, fixed)
+    }
+
+    /// The same by a number that is translated.
+    #[cold]
+    #[inline(never)]
+    fn write_translated_descriptor(&self, number: Mfn, slot: Slot, fixed: u64) -> Result<(), Errno> {
+        let (mfn, owner) = self.memory.meant(self.domain.named(), number).ok_or(Errno::Inval)?;
         let state = self.memory.frames.state(mfn);
         if state.owner() != owner {
             return Err(Errno::Inval);
         }
+        self.write_judged_descriptor((mfn, state), slot, fixed)
+    }
+
+    /// The same for a descriptor that was judged, and a frame of the domain.
+    #[inline(always)]
+    fn write_judged_descriptor(&self, (mfn, state): (Mfn, FrameState), slot: Slot, fixed: u64) -> Result<(), Errno> {
         let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             write(RamFrame::counted(mfn));

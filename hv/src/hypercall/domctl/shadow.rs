@@ -171,12 +171,16 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
 
     /// Has the frames of a domain be translated for it, which has none yet.
     fn translate(&self) -> Result<(), Stop> {
-        let memory = &self.caller.hv.memory;
-        if self.domain.has_begun() {
+        let (memory, owner) = (&self.caller.hv.memory, self.domain.owner());
+        let has_frames = owner.slot().is_none_or(|slot| memory.frames.reserved(slot) != 0);
+        if has_frames || self.domain.has_begun() || self.domain.is_privileged() || memory.shadow_mode(owner).0 {
             return Err(Errno::Inval.into());
         }
-        self.take_memory(memory.shadow_allocation(self.domain.owner()))?;
-        Ok(memory.begin_translation(&self.domain.memory)?)
+        let begun = self.take_memory(memory.shadow_allocation(owner));
+        match begun.and_then(|()| Ok(memory.begin_translation(&self.domain.memory)?)) {
+            Err(Stop::Refused(_)) => self.give_up(),
+            begun => begun,
+        }
     }
 
     fn begin(&self, is_logging: bool) -> Result<(), Stop> {

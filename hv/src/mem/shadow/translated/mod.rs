@@ -92,18 +92,14 @@ impl<M: Hardware> Memory<M> {
         self.with_translated(owner, |shadow| shadow.translated.as_mut().map(act)).flatten()
     }
 
-    /// Has the numbers of a domain, which has memory for shadows and no frames yet, be translated from now on.
+    /// Has the numbers of a domain, which has memory for shadows, does not run on any, and has no frames yet, be
+    /// translated from now on.
     ///
     /// # Errors
-    /// `Inval` if it has frames, or runs on shadows already; `NoMem`.
+    /// `NoMem`.
     pub fn begin_translation(&self, domain: &PagingDomain) -> Result<(), Errno> {
         let owner = domain.owner;
-        let has_frames = owner.slot().is_none_or(|slot| self.frames.reserved(slot) != 0);
-        let known = self.with(owner, |shadow| (shadow.roots.len(), shadow.is_on)).ok_or(Errno::NoMem)?;
-        let (count, false) = known else { return Err(Errno::Inval) };
-        if has_frames || domain.is_privileged {
-            return Err(Errno::Inval);
-        }
+        let count = self.with(owner, |shadow| shadow.roots.len()).ok_or(Errno::NoMem)?;
         let roots = heap::row(&self.machine, count, |_| GuestRoot::default())?;
         self.turn_shadows_on(domain, false)?;
         self.with(owner, |shadow| {
