@@ -153,10 +153,12 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// In whose name the frames of an operation are given.
+    #[inline(never)]
     fn named_by(&self, pages: &PageOwner) -> Owner {
         if pages.is_self() { self.domain.memory.named() } else { pages.rights.owner }
     }
 
+    #[inline(never)]
     fn flush_own(&self, cpus: Cpus, page: Option<GuestAddr>) {
         if self.domain.memory.is_translated() {
             self.flush_translated(cpus, page);

@@ -167,32 +167,40 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` for a bad descriptor, an unaligned address, or a frame that cannot be written.
+    #[inline(always)]
     pub fn write_descriptor(&self, address: MachineAddr, descriptor: u64) -> Result<(), Errno> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
         let state = self.memory.frames.state(mfn);
         if state.owner() != self.domain.named() {
-            return self.write_translated_descriptor(mfn, slot, fixed);
-        }
-        self.write_judged_descriptor((mfn, state), slot, fixed)
-    }
-
-    /// The same by a number that is translated.
-    #[cold]
-    #[inline(never)]
-    fn write_translated_descriptor(&self, number: Mfn, slot: Slot, fixed: u64) -> Result<(), Errno> {
-        let (mfn, owner) = self.memory.meant(self.domain.named(), number).ok_or(Errno::Inval)?;
-        let state = self.memory.frames.state(mfn);
-        if state.owner() != owner {
             return Err(Errno::Inval);
         }
-        self.write_judged_descriptor((mfn, state), slot, fixed)
+        self.write_judged_descriptor(mfn, state, slot, fixed)
     }
 
-    /// The same for a descriptor that was judged, and a frame of the domain.
+    /// The same where the address is one of the domain's memory, which is translated; what that refuses is `refusal`
+    /// where it is not.
+    ///
+    /// # Errors
+    /// As [`Self::write_descriptor`].
+    #[cold]
+    #[inline(never)]
+    pub fn write_translated_descriptor(
+        &self,
+        address: MachineAddr,
+        descriptor: u64,
+        refusal: Errno,
+    ) -> Result<(), Errno> {
+        let number = Mfn::containing(address).filter(|_| self.is_translated()).ok_or(refusal)?;
+        let (slot, fixed) = (Slot::at_offset(address.offset()).ok_or(refusal)?, check(descriptor)?);
+        let (mfn, _) = self.memory.meant(self.domain.named(), number).ok_or(refusal)?;
+        self.write_judged_descriptor(mfn, self.memory.frames.state(mfn), slot, fixed)
+    }
+
+    /// Writes a descriptor that was judged into a frame of the domain.
     #[inline(always)]
-    fn write_judged_descriptor(&self, (mfn, state): (Mfn, FrameState), slot: Slot, fixed: u64) -> Result<(), Errno> {
+    fn write_judged_descriptor(&self, mfn: Mfn, state: FrameState, slot: Slot, fixed: u64) -> Result<(), Errno> {
         let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             write(RamFrame::counted(mfn));

@@ -172,15 +172,37 @@ impl<M: Hardware> Editor<'_, M> {
         loaded: &mut RootAddress,
         root: Option<Mfn>,
     ) -> Result<(), Stop> {
+        if !self.is_plain() {
+            return self.switch_user_slow(current, loaded, root);
+        }
+        self.exchange_user_root(current, loaded, root)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch_user_slow(
+        &mut self,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Option<Mfn>,
+    ) -> Result<(), Stop> {
+        self.settle()?;
+        if self.is_translated() {
+            return self.show_numbered(*loaded, root);
+        }
+        self.exchange_user_root(current, loaded, root)
+    }
+
+    #[inline(always)]
+    fn exchange_user_root(
+        &mut self,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Option<Mfn>,
+    ) -> Result<(), Stop> {
         let old = *current;
         if old.map(RamFrame::mfn) == root {
-            return if root.is_none() && self.is_translated() { self.show_numbered(*loaded, None) } else { Ok(()) };
-        }
-        if !self.is_plain() {
-            self.settle()?;
-            if self.is_translated() {
-                return self.show_numbered(*loaded, root);
-            }
+            return Ok(());
         }
         let mut taken = None;
         if let Some(root) = root {
