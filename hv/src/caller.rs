@@ -14,6 +14,7 @@ use crate::{
     reply::Control,
 };
 use alloc::{boxed::Box, sync::Arc};
+use core::ops::Deref;
 use core::sync::atomic::Ordering;
 use oxen_abi::{domid::DomId, errno::Errno};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -27,6 +28,27 @@ pub struct Current {
     pub vcpu: Arc<Vcpu>,
     /// What only the CPU that runs the vcpu may touch.
     pub state: Box<VcpuState>,
+}
+
+/// A domain that a caller names: the most name themselves, and need no count of their own for that.
+#[derive(Debug)]
+pub enum Named<'a> {
+    /// The caller's.
+    Own(&'a Arc<Domain>),
+    /// Another.
+    Other(Arc<Domain>),
+}
+
+impl Deref for Named<'_> {
+    type Target = Arc<Domain>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Domain> {
+        match self {
+            Self::Own(domain) => domain,
+            Self::Other(domain) => domain,
+        }
+    }
 }
 
 /// A guest that entered the hypervisor, with everything a handler may use.
@@ -48,7 +70,7 @@ pub struct Caller<'a, M: Machine> {
     pub regs: &'a mut Regs,
 }
 
-impl<M: Machine> Caller<'_, M> {
+impl<'a, M: Machine> Caller<'a, M> {
     /// Whether something more urgent than the present hypercall waits on this CPU.
     #[inline]
     #[must_use]
@@ -75,11 +97,12 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Srch` if it does not exist.
-    pub fn named_domain(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
+    #[inline]
+    pub fn named_domain(&self, id: DomId) -> Result<Named<'a>, Errno> {
         if self.is_self(id) {
-            return Ok(Arc::clone(self.domain));
+            return Ok(Named::Own(self.domain));
         }
-        self.hv.domains.get(id).ok_or(Errno::Srch)
+        self.hv.domains.get(id).map(Named::Other).ok_or(Errno::Srch)
     }
 
     /// Checks that the caller may act on a domain: on itself, or by privilege.
@@ -94,7 +117,8 @@ impl<M: Machine> Caller<'_, M> {
     ///
     /// # Errors
     /// `Srch` if it does not exist, `Perm` if the caller may not act on it.
-    pub fn domain_to_act_on(&self, id: DomId) -> Result<Arc<Domain>, Errno> {
+    #[inline]
+    pub fn domain_to_act_on(&self, id: DomId) -> Result<Named<'a>, Errno> {
         let domain = self.named_domain(id)?;
         self.may_act_on(&domain)?;
         Ok(domain)

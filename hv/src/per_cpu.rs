@@ -83,6 +83,11 @@ impl CpuShared {
         self.idle_time.load(Ordering::Relaxed)
     }
 
+    /// This CPU had nothing to do for so many nanoseconds. Nobody else writes that down.
+    pub(crate) fn add_idle_time(&self, nanoseconds: u64) {
+        self.idle_time.store(self.idle_time().wrapping_add(nanoseconds), Ordering::Relaxed);
+    }
+
     /// A domain comes on this CPU; returns whether another one was the last.
     pub fn comes_from_another(&self, owner: Owner) -> bool {
         let slot = slot_of(owner);

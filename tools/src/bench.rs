@@ -3,9 +3,11 @@
 
 mod boot;
 mod budget;
+mod events;
 mod io;
 mod life;
 mod moves;
+mod report;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::figures::FIGURES;
 use crate::process::step;
 use crate::qemu::{Machine, Module};
 use crate::session::Session;
@@ -21,6 +22,7 @@ use crate::setup::{Need, require};
 use crate::workspace::Workspace;
 use crate::{build, xen};
 use budget::Budget;
+use events::Rows;
 
 /// What `cargo xtask bench` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +48,12 @@ pub struct Args {
     /// Seconds after which a measurement is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
+    /// Write the primitives' figures as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw the primitives' part of Xen's cost as SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -82,32 +90,43 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
 
 fn primitives(workspace: &Workspace, args: &Args, xen: Option<&Path>, limit: Duration) -> Result<()> {
     build::guests(workspace)?;
-    let mut ours = Medians::new();
+    let mut ours = Rows::new();
     if !args.only_against {
         build::hypervisor(workspace)?;
         step("measure Oxen");
-        let folder = workspace.out.join("bench");
+        let mut machine = bench_machine(workspace, &workspace.out.join("bench"));
         if let Some(words) = &args.words {
-            let mut machine = bench_machine(workspace, &folder);
             machine.append = machine.append.replace("spec-ctrl=no", words);
             machine.cpu = args.cpu.clone().unwrap_or(machine.cpu);
-            print!("{}", table(&measure(&machine, limit)?, None));
-            return Ok(());
         }
-        ours = measure(&bench_machine(workspace, &folder), limit)?;
+        ours = measure_events(workspace, machine, limit)?;
     }
     let mut theirs = None;
     if let Some(xen) = xen {
         step("measure Xen");
         let mut machine = bench_machine(workspace, &workspace.out.join("bench-xen"));
         machine.on_xen(xen);
-        theirs = Some(measure(&machine, limit)?);
+        theirs = Some(measure_events(workspace, machine, limit)?);
     }
-    print!("{}", table(&ours, theirs.as_ref()));
+    let theirs = theirs.as_ref();
+    print!("{}\n{}", report::table(&ours, theirs), report::events(&ours, theirs));
+    if let Some(file) = &args.json {
+        build::write(file, report::json(&ours, theirs).as_bytes())?;
+    }
+    if let Some(file) = &args.plot {
+        build::write(file, report::plot(&ours, theirs)?.as_bytes())?;
+    }
+    let medians = ours.into_iter().map(|(name, row)| (name, row.instructions)).collect();
     if args.set_budget {
-        return build::write(&workspace.root.join(budget::FILE), Budget::text(&ours).as_bytes());
+        return build::write(&workspace.root.join(budget::FILE), Budget::text(&medians).as_bytes());
     }
-    if args.only_against { Ok(()) } else { kept_budget(workspace)?.hold(&ours) }
+    if args.only_against || args.words.is_some() { Ok(()) } else { kept_budget(workspace)?.hold(&medians) }
+}
+
+/// Boots it with the plug-in that counts events, and reads what both say.
+fn measure_events(workspace: &Workspace, mut machine: Machine, limit: Duration) -> Result<Rows> {
+    events::attach(workspace, &mut machine)?;
+    events::read(&measured(&machine, limit)?, &machine.folder)
 }
 
 /// Measures the hypervisor and the guest that are built, in a folder, and holds it against the budget.
@@ -143,14 +162,15 @@ fn bench_machine(workspace: &Workspace, folder: &Path) -> Machine {
 
 /// Boots it and reads its lines.
 fn measure(machine: &Machine, limit: Duration) -> Result<Medians> {
+    Ok(read(&measured(machine, limit)?))
+}
+
+/// Boots it; returns what it said, to the end of the measurement.
+fn measured(machine: &Machine, limit: Duration) -> Result<String> {
     let mut session = Session::start(machine, false)?;
     let ended = session.wait_for("bench: done", Instant::now() + limit).map(drop);
-    let medians = read(session.transcript());
-    if let Err(error) = ended {
-        eprint!("{}", table(&medians, None));
-        return Err(error.context(format!("transcript: {}", machine.folder.join("run.log").display())));
-    }
-    Ok(medians)
+    ended.with_context(|| format!("transcript: {}", machine.folder.join("run.log").display()))?;
+    Ok(session.transcript().to_owned())
 }
 
 /// Reads lines of the form `bench: NAME MEDIAN`.
@@ -162,38 +182,13 @@ fn read(transcript: &str) -> Medians {
     transcript.lines().filter_map(parse).collect()
 }
 
-/// The table, in the form that `docs/performance.md` holds.
-fn table(ours: &Medians, theirs: Option<&Medians>) -> String {
-    let measured = if theirs.is_some() { "Xen 4.17, measured" } else { "Xen 4.17" };
-    let mut text = format!("| primitive (instructions, median) | Oxen | {measured} | to reach | Xen ÷ Oxen |\n");
-    text.push_str("|---|---:|---:|---:|---:|\n");
-    let cell = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), number);
-    let row = |what: &str, own: Option<f64>, xen: Option<f64>, goal: Option<f64>| {
-        let ratio = own.zip(xen).filter(|(own, _)| *own > 0.0).map(|(own, xen)| format!("{:.1}", xen / own));
-        let goal = goal.map_or_else(|| "–".to_owned(), |goal| format!("≤ {}", number(goal)));
-        format!("| {what} | {} | {} | {goal} | {} |\n", cell(own), cell(xen), ratio.unwrap_or_else(|| "–".to_owned()))
-    };
-    for figure in &FIGURES {
-        let xen = theirs.map_or(Some(figure.xen), |theirs| theirs.get(figure.name).copied());
-        text.push_str(&row(figure.what, ours.get(figure.name).copied(), xen, Some(figure.goal)));
-    }
-    let mut others: Vec<&String> = ours.keys().chain(theirs.into_iter().flat_map(|t| t.keys())).collect();
-    others.retain(|name| FIGURES.iter().all(|figure| figure.name != name.as_str()));
-    others.sort();
-    others.dedup();
-    for name in others {
-        text.push_str(&row(name, ours.get(name).copied(), theirs.and_then(|t| t.get(name)).copied(), None));
-    }
-    text
-}
-
 fn number(value: f64) -> String {
     if value < 100.0 && value.fract() != 0.0 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Medians, read, table};
+    use super::read;
 
     #[test]
     fn the_guests_lines_are_read() {
@@ -201,13 +196,5 @@ mod tests {
         assert_eq!(medians.get("null_hypercall"), Some(&84.0));
         assert_eq!(medians.get("multicall"), Some(&45.5));
         assert_eq!(medians.len(), 2);
-    }
-
-    #[test]
-    fn the_table_sets_each_figure_beside_its_goal() {
-        let ours = Medians::from([("null_hypercall".to_owned(), 84.0), ("extra".to_owned(), 7.0)]);
-        let text = table(&ours, None);
-        assert!(text.contains("| null hypercall (xen_version) | 84 | 252 | ≤ 84 | 3.0 |"));
-        assert!(text.contains("| extra | 7 | – | – | – |"));
     }
 }

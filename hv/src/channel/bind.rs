@@ -43,12 +43,13 @@ impl<M: Machine> Caller<'_, M> {
     /// `Srch`, `Perm` for the domain; `NoSpc`, `NoMem`, `Unfinished` where the search for one goes on;
     /// `Inval` if the domain is dying.
     pub fn alloc_unbound(&self, dom: DomId, remote: DomId) -> Result<u32, Stop> {
-        let domain = self.named_domain(dom)?;
+        let named = self.named_domain(dom)?;
+        let domain: &Domain = &named;
         let remote = if remote == DomId::SELF { self.domain.id } else { remote };
         let mut bindings = domain.events.bindings.lock();
-        alive(&domain)?;
+        alive(domain)?;
         let port = domain.events.free_port(&mut bindings)?;
-        self.may_act_on(&domain)?;
+        self.may_act_on(domain)?;
         domain.events.open(self.hv.machine(), &mut bindings, port, Binding::Unbound { remote }, 0)?;
         Ok(port)
     }

@@ -88,9 +88,13 @@ impl<M: Machine> Hypervisor<M> {
     pub(crate) fn refresh_deadline(&self, vcpu: &Vcpu) {
         let Some((cpu, first)) = self.enter_deadline(vcpu) else { return };
         let Some(shared) = self.cpu(cpu) else { return };
+        // A timer that is armed for an earlier moment looks then for what else there is.
+        if first >= shared.armed.load(Ordering::Relaxed) {
+            return;
+        }
         if cpu == self.machine().this_cpu() {
             self.arm_timer(shared, first, self.now());
-        } else if first < shared.armed.load(Ordering::Relaxed) {
+        } else {
             self.raise_work(cpu, Work::TIMER);
         }
     }
@@ -110,7 +114,7 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     /// Arms this CPU's timer, unless it is armed for an earlier moment.
-    fn arm_timer(&self, shared: &CpuShared, deadline: u64, now: u64) {
+    pub(crate) fn arm_timer(&self, shared: &CpuShared, deadline: u64, now: u64) {
         if deadline <= now {
             shared.work.insert(Work::TIMER, Ordering::Relaxed);
         } else if deadline < shared.armed.load(Ordering::Relaxed) {

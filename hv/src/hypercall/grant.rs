@@ -7,15 +7,13 @@ use super::{
 };
 use crate::{
     addr::GuestAddr,
-    caller::Caller,
-    domain::Domain,
+    caller::{Caller, Named},
     grant::{MAX_STATUS_FRAMES, entry::Status},
     granted::map::{ROW, Unmap, UnmapRequest},
     machine::Machine,
     mem::{RamFrame, guest_ptr::GuestPtr},
     reply::{Args, Reply, Stop},
 };
-use alloc::sync::Arc;
 use oxen_abi::{
     domid::DomId,
     errno::Errno,
@@ -119,7 +117,7 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// The domain that a request about a table names, if the caller may ask about it.
-    fn grant_table_owner(&self, id: DomId) -> Result<Arc<Domain>, Status> {
+    fn grant_table_owner(&self, id: DomId) -> Result<Named<'_>, Status> {
         let domain = self.named_domain(id).map_err(|_| abi::GNTST_BAD_DOMAIN)?;
         self.may_act_on(&domain).map(|()| domain).map_err(|_| abi::GNTST_PERMISSION_DENIED)
     }

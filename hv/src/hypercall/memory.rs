@@ -116,7 +116,7 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(start);
         }
         let domain = match self.domain_to_act_on(asked.domid) {
-            Ok(domain) => domain,
+            Ok(domain) => Arc::clone(&domain),
             Err(Errno::Perm) => return Err(Errno::Perm.into()),
             Err(_) => return Ok(start),
         };

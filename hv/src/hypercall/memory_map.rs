@@ -31,7 +31,8 @@ impl<M: Machine> Caller<'_, M> {
     /// # Errors
     /// `Srch` and `Perm` for the domain.
     pub(super) fn answer_about_memory(&self, command: MemoryCommand, id: DomId) -> Reply {
-        let domain = self.domain_to_act_on(id)?;
+        let named = self.domain_to_act_on(id)?;
+        let domain: &Domain = &named;
         match command {
             MemoryCommand::CurrentReservation => {
                 let slot = domain.owner().slot().ok_or(Errno::Srch)?;

@@ -147,10 +147,13 @@ impl<M: Machine> Batch<'_, M> {
             return Ok(());
         }
         // Where the frames of a guest are translated, the p2m alone says where they are.
-        if self.editor.is_translated() || self.rights.owner.behind_numbers().is_some() {
+        if !self.editor.is_plain() && self.editor.is_translated() {
             return Err(Errno::Inval.into());
         }
         let held = self.hv.memory.hold(frame, self.rights.owner)?;
+        if held.frame().mfn() != frame {
+            return Err(Errno::Inval.into());
+        }
         self.hv.memory.set_m2p(held.frame().mfn(), pfn);
         Ok(())
     }

@@ -84,6 +84,15 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn apply_mmuext_slow(&mut self, pages: &PageOwner, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
         match op.cmd {
+            // Whose frames are translated has no root here, and more to forget.
+            MMUEXT_TLB_FLUSH_LOCAL if pages.is_self() && self.state.kernel_root.is_some() => {
+                self.hv.memory.flush_local(self.cpu);
+                Ok(())
+            }
+            MMUEXT_INVLPG_LOCAL if pages.is_self() && self.state.kernel_root.is_some() => {
+                self.flush_tlb(Cpus::Local, Some(GuestAddr::new(op.arg1)));
+                Ok(())
+            }
             MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.is_nobody() => Err(Errno::Inval.into()),
             // There is nothing to be held for who believes in no table.
             MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.domain_or(self.domain).memory.is_translated() => Ok(()),
@@ -129,7 +138,7 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// What changes no table.
+    /// What changes no table and does not only flush this CPU's translations.
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
         let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
@@ -158,9 +167,8 @@ impl<M: Machine> Caller<'_, M> {
         if pages.is_self() { self.domain.memory.named() } else { pages.rights.owner }
     }
 
-    #[inline(never)]
     fn flush_own(&self, cpus: Cpus, page: Option<GuestAddr>) {
-        if self.domain.memory.is_translated() {
+        if self.state.kernel_root.is_none() && self.domain.memory.is_translated() {
             self.flush_translated(cpus, page);
         } else {
             self.flush_tlb(cpus, page);

@@ -3,7 +3,7 @@
 use super::number::{domid, uint};
 use crate::{
     addr::Mfn,
-    caller::Caller,
+    caller::{Caller, Named},
     domain::Domain,
     machine::Machine,
     mem::frame_alloc,
@@ -79,9 +79,11 @@ impl<M: Machine> Caller<'_, M> {
         let _ = self.hv.memory.frames.release_from_reservation(frame, domain.owner());
         Ok(())
     }
+}
 
-    /// The domain that an operation on places names, and whether its frames have any.
-    pub(super) fn placed_domain(&self, first: u64) -> Result<Option<alloc::sync::Arc<Domain>>, Errno> {
+impl<'a, M: Machine> Caller<'a, M> {
+    /// The domain that an operation on places names, if its frames have any.
+    pub(super) fn placed_domain(&self, first: u64) -> Result<Option<Named<'a>>, Errno> {
         let domain = self.named_domain(domid(first))?;
         Ok(Some(domain).filter(|domain| domain.memory.is_translated()))
     }

@@ -160,13 +160,15 @@ impl<M: Machine> Caller<'_, M> {
         const FAR: u64 = 1 << 50;
         const SOON: u64 = SECOND / 10;
         let SetTimer { timeout } = (&*args).into();
-        let now = self.hv.now();
         match timeout {
             0 => self.disarm_one_shot(),
-            _ if i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR => {
-                self.arm_one_shot(now.saturating_add(SOON))
+            // What is not far from the start is not far from now.
+            1..FAR => self.arm_one_shot(timeout),
+            _ => {
+                let now = self.hv.now();
+                let is_mistaken = i64::try_from(timeout).is_err() || timeout.saturating_sub(now) >= FAR;
+                self.arm_one_shot(if is_mistaken { now.saturating_add(SOON) } else { timeout });
             }
-            _ => self.arm_one_shot(timeout),
         }
         Ok(0)
     }

@@ -29,6 +29,11 @@ const MIN_PERIOD: u64 = 1_000_000;
 /// Periods above this many nanoseconds are refused: 2^55 is a year.
 const MAX_PERIOD: u64 = 1 << 55;
 
+/// 1 for a vcpu that is up, else 0.
+fn is_up(vcpu: &Vcpu) -> u64 {
+    (!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN)).into()
+}
+
 impl<M: Machine> Caller<'_, M> {
     /// `vcpu_op(command, vcpu, argument)`.
     ///
@@ -38,44 +43,62 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn vcpu_op(&mut self, args: &mut Args) -> Reply {
         let VcpuOp { command, id, argument } = (&*args).into();
-        if id == self.vcpu.id && command == Ok(VcpuCommand::SetSingleshotTimer) {
-            return self.set_one_shot_timer(argument);
+        if id == self.vcpu.id {
+            match command {
+                Ok(VcpuCommand::SetSingleshotTimer) => return self.set_one_shot_timer(argument),
+                Ok(VcpuCommand::StopSingleshotTimer) => {
+                    self.disarm_one_shot();
+                    return Ok(0);
+                }
+                Ok(VcpuCommand::IsUp) => return Ok(is_up(self.vcpu)),
+                Ok(VcpuCommand::GetRunstateInfo) => return self.tell_runstate(self.vcpu, argument),
+                _ => {}
+            }
         }
-        let vcpu = self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
-        let is_self = Arc::ptr_eq(&vcpu, self.vcpu);
-        match command? {
-            VcpuCommand::Initialise => return self.initialise_vcpu(&vcpu, argument),
+        self.other_vcpu_op(command?, id, argument)
+    }
+
+    /// What a vcpu asks of others, or seldom of itself.
+    #[inline(never)]
+    fn other_vcpu_op(&mut self, command: VcpuCommand, id: u32, argument: u64) -> Reply {
+        let vcpu = &self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
+        match command {
+            VcpuCommand::Initialise => return self.initialise_vcpu(vcpu, argument),
             VcpuCommand::Up => {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {
                     return Err(Errno::Inval.into());
                 }
-                self.hv.unpause_vcpu(&vcpu, Pauses::DOWN);
+                self.hv.unpause_vcpu(vcpu, Pauses::DOWN);
             }
-            VcpuCommand::Down => self.take_vcpu_down(&vcpu),
-            VcpuCommand::IsUp => return Ok((!vcpu.pauses.load(Ordering::Relaxed).intersects(Pauses::DOWN)).into()),
-            VcpuCommand::GetRunstateInfo => {
-                let info = vcpu.sched.runstate.lock().until(self.hv.now());
-                self.copy_to_guest(argument, &info)?;
-            }
-            VcpuCommand::RegisterRunstateMemoryArea => self.register_runstate_area(&vcpu, argument)?,
+            VcpuCommand::Down => self.take_vcpu_down(vcpu),
+            VcpuCommand::IsUp => return Ok(is_up(vcpu)),
+            VcpuCommand::GetRunstateInfo => return self.tell_runstate(vcpu, argument),
+            VcpuCommand::RegisterRunstateMemoryArea => self.register_runstate_area(vcpu, argument)?,
             VcpuCommand::SetPeriodicTimer => {
                 let request = self.copy_from_guest::<VcpuSetPeriodicTimer>(argument)?;
                 if !(MIN_PERIOD..=MAX_PERIOD).contains(&request.period_ns) {
                     return Err(Errno::Inval.into());
                 }
-                self.hv.set_periodic_timer(&vcpu, request.period_ns);
+                self.hv.set_periodic_timer(vcpu, request.period_ns);
             }
-            VcpuCommand::StopPeriodicTimer => self.hv.set_periodic_timer(&vcpu, 0),
-            VcpuCommand::StopSingleshotTimer if is_self => self.disarm_one_shot(),
+            VcpuCommand::StopPeriodicTimer => self.hv.set_periodic_timer(vcpu, 0),
             VcpuCommand::StopSingleshotTimer | VcpuCommand::SetSingleshotTimer => return Err(Errno::Inval.into()),
-            VcpuCommand::RegisterVcpuInfo => self.register_vcpu_info(&vcpu, argument)?,
-            VcpuCommand::RegisterVcpuTimeMemoryArea => self.register_time_area(&vcpu, argument)?,
+            VcpuCommand::RegisterVcpuInfo => self.register_vcpu_info(vcpu, argument)?,
+            VcpuCommand::RegisterVcpuTimeMemoryArea => self.register_time_area(vcpu, argument)?,
             VcpuCommand::GetPhysid => {
-                let physid = self.physical_id_of(&vcpu)?;
+                let physid = self.physical_id_of(vcpu)?;
                 self.copy_to_guest(argument, &physid)?;
             }
-            VcpuCommand::SendNmi => self.send_nmi(&vcpu, argument)?,
+            VcpuCommand::SendNmi => self.send_nmi(vcpu, argument)?,
         }
+        Ok(0)
+    }
+
+    /// For how long a vcpu has been in which state.
+    #[inline]
+    fn tell_runstate(&self, vcpu: &Vcpu, argument: u64) -> Reply {
+        let info = vcpu.sched.runstate.lock().until(self.hv.now());
+        self.copy_to_guest(argument, &info)?;
         Ok(0)
     }
 

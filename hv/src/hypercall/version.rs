@@ -51,6 +51,13 @@ impl<M: Machine> Caller<'_, M> {
         if request.is(VersionCommand::Version) { Ok(VERSION) } else { self.xen_version_slow(request) }
     }
 
+    /// What is told of a guest's memory, for which a guest without a root of its own has to be looked at.
+    #[cold]
+    #[inline(never)]
+    fn features_of_memory(&self) -> u32 {
+        if self.domain.memory.is_translated() { TRANSLATED_FEATURES } else { DIRECT_FEATURES }
+    }
+
     #[inline(never)]
     fn xen_version_slow(&mut self, request: XenVersion) -> Reply {
         let at = request.argument;
@@ -81,7 +88,7 @@ impl<M: Machine> Caller<'_, M> {
                 }
                 info.submap = FEATURES
                     | u32::from(is_privileged) << feature::XENFEAT_DOM0
-                    | if self.domain.memory.is_translated() { TRANSLATED_FEATURES } else { DIRECT_FEATURES }
+                    | if self.state.kernel_root.is_some() { DIRECT_FEATURES } else { self.features_of_memory() }
                     | u32::from(self.domain.assists(Assists::PAE_EXTENDED_CR3)) << feature::XENFEAT_PAE_PGDIR_ABOVE_4GB;
                 self.copy_to_guest(at, &info)?;
                 Ok(0)

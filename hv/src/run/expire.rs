@@ -2,6 +2,7 @@
 
 use crate::{
     Hypervisor,
+    caller::Current,
     domain::{
         Domain,
         vcpu::{Pauses, Vcpu},
@@ -15,19 +16,37 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use oxen_abi::{sched::SHUTDOWN_WATCHDOG, virq::VIRQ_TIMER};
 
 impl<M: Machine> Hypervisor<M> {
-    /// Does what is due on this CPU.
-    pub(super) fn expire_deadlines(&'static self, cpu: CpuId, now: u64) {
-        let Some(shared) = self.cpu(cpu) else { return };
+    /// Does what is due on this CPU, whose vcpu is `current`. Returns the earliest deadline of those that are left.
+    pub(super) fn expire_deadlines(&'static self, cpu: CpuId, now: u64, current: Option<&Current>) -> u64 {
+        let Some(shared) = self.cpu(cpu) else { return NEVER };
         shared.armed.store(NEVER, Ordering::Relaxed);
-        let (Some(sched), Some(deadlines)) = (shared.sched.get(), shared.deadlines.get()) else { return };
+        let (Some(sched), Some(deadlines)) = (shared.sched.get(), shared.deadlines.get()) else { return NEVER };
         // Every entity is due once at most: what it sets next is after `now`.
-        while let Some(id) = { deadlines.lock().pop(now) } {
-            let unit = sched.lock().units.get(id.index()).cloned().flatten();
-            if let Some(unit) = unit {
-                self.fire_deadlines(&unit.domain, &unit.vcpu, now);
-                let _ = self.enter_deadline(&unit.vcpu);
+        loop {
+            let (due, first) = {
+                let mut deadlines = deadlines.lock();
+                (deadlines.pop(now), deadlines.first())
+            };
+            let Some(id) = due else { return first };
+            let next = match current.filter(|current| current.vcpu.sched.assignment() == Some((cpu, id))) {
+                Some(Current { domain, vcpu, .. }) => self.fire_and_enter(domain, vcpu, now),
+                None => {
+                    let unit = sched.lock().units.get(id.index()).cloned().flatten();
+                    unit.and_then(|unit| self.fire_and_enter(&unit.domain, &unit.vcpu, now))
+                }
+            };
+            match next {
+                Some((queue, first)) if queue == cpu && first > now => return first,
+                _ => {}
             }
         }
+    }
+
+    /// Does what is due for a vcpu; returns the CPU at which it waits for what comes next, and the earliest there.
+    #[inline(never)]
+    fn fire_and_enter(&'static self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, now: u64) -> Option<(CpuId, u64)> {
+        self.fire_deadlines(domain, vcpu, now);
+        self.enter_deadline(vcpu)
     }
 
     fn fire_deadlines(&'static self, domain: &Arc<Domain>, vcpu: &Arc<Vcpu>, now: u64) {

@@ -21,12 +21,17 @@ use zerocopy::IntoBytes;
 impl<M: Machine> Hypervisor<M> {
     /// Copies the record to where the guest wants it, and the time where that could not be written yet. The vcpu's
     /// tables are loaded on this CPU. Where the guest's address leads nowhere, nothing happens.
+    #[inline]
     pub fn publish_runstate(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState) {
         let area = vcpu.sched.runstate_area.load(Ordering::Relaxed);
         let time_area = vcpu.sched.time_area_due(state.traps_tsc);
-        if area | time_area == 0 {
-            return;
+        if area | time_area != 0 {
+            self.write_runstate(domain, vcpu, state, [area, time_area]);
         }
+    }
+
+    #[inline(never)]
+    fn write_runstate(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, [area, time_area]: [u64; 2]) {
         let (machine, info) = (self.machine(), vcpu.sched.runstate.lock().info());
         // The addresses are the kernel's.
         if !state.in_kernel {

@@ -32,12 +32,19 @@ impl<M: Machine> Hypervisor<M> {
     /// registers that the entry path saved, those of `current` on the way in and on the way out.
     pub fn leave(&'static self, cpu: CpuId, current: &mut Option<Current>, regs: &mut Regs) {
         let Some(shared) = self.cpu(cpu) else { return };
+        let mut now = self.now();
         loop {
             let mut todo = shared.work.take(Ordering::SeqCst);
-            let now = self.now();
             if todo.contains(Work::TIMER) {
-                self.expire_deadlines(cpu, now);
-                todo |= shared.work.take(Ordering::SeqCst) - Work::TIMER;
+                let first = self.expire_deadlines(cpu, now, current.as_ref());
+                if shared.work.load(Ordering::SeqCst).is_empty() {
+                    if todo == Work::TIMER && goes_on(shared, current.as_ref(), now) {
+                        self.arm_timer(shared, first.min(shared.slice_end.load(Ordering::Relaxed)), now);
+                        return;
+                    }
+                } else {
+                    todo |= shared.work.take(Ordering::SeqCst) - Work::TIMER;
+                }
             }
             if todo.contains(Work::TRACED) {
                 self.raise_global_virq(VIRQ_TBUF);
@@ -65,25 +72,41 @@ impl<M: Machine> Hypervisor<M> {
                 if choice.next.is_none() {
                     self.end_idling(cpu);
                 }
+                now = self.now();
                 continue;
             }
             if choice.next.is_some() {
                 return;
             }
-            let since = self.now();
-            if self.is_traced() {
-                self.idle_noted(cpu);
-            } else {
-                self.machine().idle();
-            }
-            self.end_idling(cpu);
-            let now = self.now();
-            shared.idle_time.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
-            if shared.armed.load(Ordering::Relaxed) <= now {
-                shared.work.insert(Work::TIMER, Ordering::Relaxed);
-            }
+            now = self.wait_for_work(shared, cpu, now);
         }
     }
+}
+
+impl<M: Machine> Hypervisor<M> {
+    /// The CPU waits for an interrupt, from `since` on; returns when it came.
+    #[inline(always)]
+    fn wait_for_work(&'static self, shared: &CpuShared, cpu: CpuId, since: u64) -> u64 {
+        if self.is_traced() {
+            self.idle_noted(cpu);
+        } else {
+            self.machine().idle();
+        }
+        self.end_idling(cpu);
+        let now = self.now();
+        shared.add_idle_time(now.saturating_sub(since));
+        let is_due = shared.armed.load(Ordering::Relaxed) <= now;
+        if is_due && !shared.work.load(Ordering::Relaxed).contains(Work::TIMER) {
+            shared.work.insert(Work::TIMER, Ordering::Relaxed);
+        }
+        now
+    }
+}
+
+/// Whether nothing has happened that makes another choice due: who has to be chosen anew, or to stop, has work left for
+/// the CPU, and the turn of the vcpu that runs is not over.
+fn goes_on(shared: &CpuShared, current: Option<&Current>, now: u64) -> bool {
+    now < shared.slice_end.load(Ordering::Relaxed) && current.is_some_and(|current| current.vcpu.sched.is_running())
 }
 
 /// Asks the policy, and lets it choose among those who can run. The unit only if it is not `current`.

@@ -25,6 +25,9 @@ use x86_64::registers::control::Cr4Flags;
 /// Error codes of #GP: set when a gate of the IDT was at fault (Intel SDM vol. 3A, 6.13).
 const ERROR_IN_IDT: u32 = 1 << 1;
 
+/// The opcode of `int n`.
+const INT: u8 = 0xcd;
+
 /// Why an instruction is not done.
 enum Undone {
     /// It must go to the guest's handler after all.
@@ -38,16 +41,18 @@ impl<M: Machine> Caller<'_, M> {
     /// A general protection fault: `int n`, a privileged instruction, or the guest's own mistake.
     #[inline(never)]
     pub fn general_protection(&mut self, error_code: u32) {
+        // QEMU 7.2 reports the wrong gate, so the instruction itself names the vector.
+        if error_code & ERROR_IN_IDT != 0
+            && let Some(place) = GuestAddr::new(self.regs.rip).words()
+            && let Ok([word]) = self.hv.machine().read_guest_words(place)
+            && let [INT, vector, ..] = word.to_le_bytes()
+        {
+            return self.interrupt_by_instruction(vector, 2);
+        }
         let code = self.fetch_instruction();
         let instruction = decode::decode(code.bytes(), self.regs);
         if let Some(Instruction { length, operation: Operation::Interrupt { vector } }) = instruction {
-            // QEMU 7.2 reports the wrong gate, so the instruction itself names the vector.
-            self.regs.rip = self.regs.rip.wrapping_add(length.into());
-            if self.software_interrupt(vector) {
-                return;
-            }
-            self.regs.rip = self.regs.rip.wrapping_sub(length.into());
-            return self.inject(vector::GENERAL_PROTECTION, Some(u32::from(vector) << 3 | ERROR_IN_IDT));
+            return self.interrupt_by_instruction(vector, length);
         }
         if let Some(Instruction { operation: Operation::Xsetbv, .. }) = instruction
             && !self.state.cr4.contains(Cr4Flags::OSXSAVE)
@@ -73,6 +78,17 @@ impl<M: Machine> Caller<'_, M> {
             }
         }
         self.inject(vector::GENERAL_PROTECTION, Some(error_code));
+    }
+
+    /// `int n`, in an instruction of so many bytes.
+    #[inline(always)]
+    fn interrupt_by_instruction(&mut self, vector: u8, length: u8) {
+        self.regs.rip = self.regs.rip.wrapping_add(length.into());
+        if self.software_interrupt(vector) {
+            return;
+        }
+        self.regs.rip = self.regs.rip.wrapping_sub(length.into());
+        self.inject(vector::GENERAL_PROTECTION, Some(u32::from(vector) << 3 | ERROR_IN_IDT));
     }
 
     /// An undefined opcode: `cpuid` after the prefix that asks for emulation, or the guest's own.

@@ -116,6 +116,43 @@ impl Registers for Bare {
     }
 }
 
+/// Leaves of CPUID that are asked often, as the boot CPU answered them: the instruction takes hundreds of cycles, and
+/// is emulated itself where this machine is a virtual one. None of them changes once control registers are set up, but
+/// for the CPU's own number in leaf 1, which guests are not told.
+#[derive(Debug)]
+pub(crate) struct Leaves {
+    /// Leaves 0 and 1, and leaf 7 with subleaf 0.
+    basic: [[u32; 4]; 3],
+    /// Those from 0x80000000 on.
+    extended: [[u32; 4]; EXTENDED_LEAVES],
+}
+
+const FIRST_EXTENDED_LEAF: u32 = 0x8000_0000;
+const EXTENDED_LEAVES: usize = 9;
+
+impl Leaves {
+    /// Asks the CPU, whose control registers are set up.
+    pub(crate) fn read() -> Self {
+        let extended = core::array::from_fn(|index| Bare.cpuid(FIRST_EXTENDED_LEAF + index as u32, 0));
+        Self { basic: [0, 1, 7].map(|leaf| Bare.cpuid(leaf, 0)), extended }
+    }
+
+    /// The answer to a leaf.
+    #[inline]
+    pub(crate) fn get(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let [zero, one, seven] = self.basic;
+        match leaf {
+            0 => zero,
+            1 => one,
+            7 if subleaf == 0 => seven,
+            _ => match self.extended.get(leaf.wrapping_sub(FIRST_EXTENDED_LEAF) as usize) {
+                Some(&answer) => answer,
+                None => Bare.cpuid(leaf, subleaf),
+            },
+        }
+    }
+}
+
 /// Sets up control registers and MSRs of this CPU: what it offers to guests, what it denies itself.
 ///
 /// # Safety

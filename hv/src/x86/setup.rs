@@ -316,6 +316,7 @@ pub(crate) fn find_machine(features: cpu::Features, acpi: &Acpi, options: &Optio
     let line = |source: u8| acpi.overrides.iter().find(|o| o.source == source).map_or(source.into(), |o| o.gsi);
     Pc {
         features,
+        leaves: cpu::Leaves::read(),
         apic,
         apic_ids,
         shootdown: Shootdown::new(),

@@ -68,7 +68,7 @@ pub(super) fn run(workspace: &Workspace, limit: Duration) -> Result<()> {
 /// Fails when the guest is not saved and restored.
 pub(super) fn measure(workspace: &Workspace, folder: &Path, limit: Duration) -> Result<Medians> {
     let mut script = String::from(
-        "xl create -p holder.cfg; xl destroy holder; xl create steady.cfg period=1000 name=small; \
+        "xl create -p holder.cfg; xl destroy holder; xl create steady.cfg cmdline='period=1000' name=small; \
          xl expect small 'step 2 is whole'\n",
     );
     script += &"xl save small saved.img; xl restore saved.img; xl expect small 'is whole'\n".repeat(ROUNDS);

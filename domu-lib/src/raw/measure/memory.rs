@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table as grant;
-use oxen_abi::hypercall::Hypercall;
+use oxen_abi::hypercall::{Hypercall, MulticallEntry};
 use oxen_abi::memory::{XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP};
 use oxen_abi::mmu::{self, MmuUpdate};
 use zerocopy::FromZeros;
 
-use super::ticks;
+use super::{multicall, ticks};
 use crate::grant::Grant;
 use crate::memory::Page;
 use crate::pages::ranges::Range;
@@ -51,30 +51,55 @@ impl Window {
         self.range.address()
     }
 
-    /// Mapping and unmapping one page by `update_va_mapping`.
-    pub fn update_va_mapping(&self) -> Option<(u64, u64)> {
+    /// Mapping and unmapping one page by `update_va_mapping`, with the flush that `flags` (`UVMF_*`) ask for.
+    pub fn update_va_mapping(&self, flags: u64) -> Option<(u64, u64)> {
         let address = self.range.address();
         let entry = self.pages.first()?.mfn().entry(bits::DATA);
         let update = |value| {
             let mut result = Ok(());
             // SAFETY: the range is this window's.
-            let ticks = ticks(|| result = unsafe { tables::update_va_mapping(address, value, mmu::UVMF_INVLPG) });
+            let ticks = ticks(|| result = unsafe { tables::update_va_mapping(address, value, flags) });
             result.ok().map(|()| ticks)
         };
         Some((update(entry)?, update(0)?))
     }
 
-    /// Mapping and unmapping all pages by one `mmu_update`, for each page.
-    pub fn mmu_update(&self) -> Option<(u64, u64)> {
+    /// Mapping and unmapping one page after the other by `update_va_mapping` in a multicall.
+    pub fn multicall(&self) -> Option<(u64, u64)> {
+        let list = |map: bool| -> Vec<MulticallEntry> {
+            let entry = |(index, page): (usize, &Page)| {
+                let address = self.range.address() + (index * PAGE_SIZE) as u64;
+                let value = if map { page.mfn().entry(bits::DATA) } else { 0 };
+                let args = [address, value, mmu::UVMF_INVLPG, 0, 0, 0];
+                MulticallEntry { op: Hypercall::UpdateVaMapping as u64, result: 0, args }
+            };
+            self.pages.iter().enumerate().map(entry).collect()
+        };
+        let update = |mut list: Vec<MulticallEntry>| {
+            let ticks = ticks(|| {
+                multicall(&mut list);
+            });
+            list.iter().all(|entry| entry.result == 0).then_some(ticks)
+        };
+        Some((update(list(true))?, update(list(false))?))
+    }
+
+    /// Mapping and unmapping the first `count` pages by one `mmu_update`.
+    pub fn mmu_update(&self, count: usize) -> Option<(u64, u64)> {
         let list = |map: bool| -> Vec<MmuUpdate> {
             let entry = |page: &Page| if map { page.mfn().entry(bits::DATA) } else { 0 };
-            self.entries.iter().zip(&self.pages).map(|(&ptr, page)| MmuUpdate { ptr, val: entry(page) }).collect()
+            self.entries
+                .iter()
+                .zip(&self.pages)
+                .take(count)
+                .map(|(&ptr, page)| MmuUpdate { ptr, val: entry(page) })
+                .collect()
         };
         let update = |list: &[MmuUpdate]| {
             let mut result = Ok(());
             // SAFETY: the range is this window's.
             let ticks = ticks(|| result = unsafe { tables::mmu_update(list, DomId::SELF) });
-            result.ok().map(|()| ticks / list.len() as u64)
+            result.ok().map(|()| ticks)
         };
         Some((update(&list(true))?, update(&list(false))?))
     }
@@ -94,7 +119,7 @@ impl Window {
         Some((stored, swapped))
     }
 
-    /// Mapping and unmapping grants of our own pages, for each of them.
+    /// Mapping and unmapping grants of our own pages.
     pub fn grant_map(&self, grants: &[Grant], us: DomId) -> Option<(u64, u64)> {
         let start = self.range.address();
         let address = |index: usize| start + (index * PAGE_SIZE) as u64;
@@ -109,7 +134,6 @@ impl Window {
                 ..grant::GnttabMapGrantRef::new_zeroed()
             })
             .collect();
-        let count = maps.len() as u64;
         let mut result = Ok(());
         // SAFETY: the addresses are this window's.
         let mapped = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_MAP_GRANT_REF, &mut maps) });
@@ -126,11 +150,11 @@ impl Window {
         let unmapped =
             // SAFETY: as above.
             ticks(|| result = unsafe { grant_call(grant::GNTTABOP_UNMAP_GRANT_REF, &mut unmaps) });
-        good.then_some((mapped / count, unmapped / count))
+        good.then_some((mapped, unmapped))
     }
 }
 
-/// Copying `length` bytes out of each grant of `from` to the page of `to` in the same place, for each of them.
+/// Copying `length` bytes out of each grant of `from` to the page of `to` in the same place.
 pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option<u64> {
     let mut list: Vec<grant::GnttabCopy> = from
         .iter()
@@ -148,10 +172,11 @@ pub fn grant_copy(from: &[Grant], to: &[Page], us: DomId, length: u16) -> Option
     // SAFETY: the destinations are pages of atomics.
     let ticks = ticks(|| result = unsafe { grant_call(grant::GNTTABOP_COPY, &mut list) });
     let good = result.is_ok() && list.iter().all(|op| op.status == grant::GNTST_OKAY);
-    good.then_some(ticks / list.len() as u64)
+    good.then_some(ticks)
 }
 
-/// Giving `count` pages back to the hypervisor and taking as many again, each with its mapping, for each of them.
+/// Giving `count` pages back to the hypervisor and taking as many again, each with its mapping: two
+/// intervals.
 pub fn balloon(count: usize) -> Option<u64> {
     let pages: Vec<Page> = (0..count).map_while(|_| Page::zeroed()).collect();
     let mut frames: Vec<u64> = pages.iter().map(|page| page.mfn().raw()).collect();
@@ -182,7 +207,7 @@ pub fn balloon(count: usize) -> Option<u64> {
         p2m::set(pfn, Some(Mfn::new(frame)));
         pool::give(pfn, 1);
     }
-    Some((out + back) / count as u64)
+    Some(out + back)
 }
 
 /// Turns on the hypervisor's emulation of stores to page tables.

@@ -1,11 +1,22 @@
 //! What it costs to ask the hypervisor: single operations between two looks at the time stamp counter.
 //!
 //! The handlers here do the least that a guest can do, so that what is measured is the hypervisor's part. They replace
-//! the runtime's while a measurement runs. Every function gives the ticks of one operation.
+//! the runtime's while a measurement runs. Every function gives the ticks of one call, however many operations it
+//! holds.
+//!
+//! What is measured stands between two NOPs that nobody else has, outside the looks at the counter: an emulator that
+//! looks for them can count what else happens there (`tools/plugin/events.c`). [`intervals`] says how many there were.
 
+mod calls;
+mod emulated;
+mod exceptions;
 mod memory;
+mod plain;
 mod tables;
 mod traps;
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use oxen_abi::hypercall::{Hypercall, MulticallEntry};
 use oxen_abi::{sched, version};
@@ -13,10 +24,15 @@ use zerocopy::FromZeros;
 
 use crate::raw::hypercall::call2;
 
+pub use calls::{CALLS, machphys_update, whole_page};
+pub use emulated::{EMULATED, port_word};
+pub use exceptions::EXCEPTIONS;
 pub use memory::{Window, balloon, enable_writable_tables, grant_copy};
+pub use plain::{PLAIN, Plain, plain_call};
 pub use tables::{Descriptors, Process, context_switch, new_baseptr};
 pub use traps::{
-    breakpoint, event_send, page_fault, read_msr, read_port, syscall_program, timer_latency, user_syscall,
+    USER_CALLS, UserCall, event_send, page_fault, read_msr, read_port, timer_latency, timer_while_running, user_call,
+    user_program,
 };
 
 /// Ticks from one look at the counter to the next with nothing between.
@@ -31,12 +47,44 @@ fn now() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
+/// Marked intervals that have ended.
+static INTERVALS: AtomicU64 = AtomicU64::new(0);
+
+/// The bytes that begin and end an interval: `nop [rax + ...]`.
+const BEGIN: [u8; 7] = *b"\x0f\x1f\x80OXEN";
+const END: [u8; 7] = *b"\x0f\x1f\x80NEXO";
+
+/// How many marked intervals have ended so far.
+pub fn intervals() -> u64 {
+    INTERVALS.load(Ordering::Relaxed)
+}
+
+#[inline(always)]
+fn begin() {
+    // SAFETY: does nothing.
+    unsafe { asm!(".ascii \"\\x0f\\x1f\\x80OXEN\"", options(nomem, nostack, preserves_flags)) };
+}
+
+#[inline(always)]
+fn end() {
+    // SAFETY: does nothing.
+    unsafe { asm!(".ascii \"\\x0f\\x1f\\x80NEXO\"", options(nomem, nostack, preserves_flags)) };
+}
+
+/// An interval has ended.
+fn count_interval() {
+    INTERVALS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Ticks that `operation` takes.
 #[inline(always)]
 fn ticks(operation: impl FnOnce()) -> u64 {
+    begin();
     let before = now();
     operation();
     let after = now();
+    end();
+    count_interval();
     after.wrapping_sub(before).saturating_sub(overhead())
 }
 
@@ -48,13 +96,15 @@ pub fn null_hypercall() -> u64 {
     })
 }
 
-/// One of 64 such calls in a multicall.
+/// Calls in the multicall of [`multicall_null`].
+pub const NULL_CALLS: usize = 64;
+
+/// Such calls in a multicall.
 pub fn multicall_null() -> u64 {
-    let mut list = [MulticallEntry { op: Hypercall::XenVersion as u64, ..MulticallEntry::new_zeroed() }; 64];
-    let total = ticks(|| {
+    let mut list = [MulticallEntry { op: Hypercall::XenVersion as u64, ..MulticallEntry::new_zeroed() }; NULL_CALLS];
+    ticks(|| {
         multicall(&mut list);
-    });
-    total / list.len() as u64
+    })
 }
 
 /// Issues a multicall.

@@ -133,6 +133,9 @@ defended_leave:
     return_to_guest
 
     .balign 64
+    .type   defended_handler, @function
+defended_handler:
+    mov     rax, [rsp + {frame} + {rax}]
     .type   defended_syscall, @function
 defended_syscall:
     mov     r10, rax

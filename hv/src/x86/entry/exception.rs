@@ -18,18 +18,15 @@ const PAGE_FAULT: u32 = ExceptionVector::Page as u32;
 const DOUBLE_FAULT: u32 = ExceptionVector::Double as u32;
 const MACHINE_CHECK: u32 = ExceptionVector::MachineCheck as u32;
 
-/// A page fault in a guest. Returns to it by `iretq` with the registers as they then are.
+/// A page fault in a guest. The stub looks for what waits, and returns with the registers as they then are.
 pub(super) extern "sysv64" fn guest_page_fault(block: &CpuBlock) {
     // SAFETY: this is the way in, and the reference ends before the way out.
-    unsafe {
-        let caller = block.caller();
-        let error_code = caller.regs.error_code;
-        let address = cpu::fault_address();
-        match ldt_offset(address, error_code) {
-            None => caller.page_fault(address, error_code),
-            Some(offset) => caller.ldt_fault(offset, error_code),
-        }
-        leave(block);
+    let caller = unsafe { block.caller() };
+    let error_code = caller.regs.error_code;
+    let address = cpu::fault_address();
+    match ldt_offset(address, error_code) {
+        None => caller.page_fault(address, error_code),
+        Some(offset) => caller.ldt_fault(offset, error_code),
     }
 }
 
@@ -43,24 +40,27 @@ fn ldt_offset(address: u64, error_code: u32) -> Option<u64> {
     Window::of(percpu::this().number)?.ldt_offset(address)
 }
 
-/// Another exception in a guest.
+/// Another exception in a guest, likewise.
 pub(super) extern "sysv64" fn guest_exception(block: &CpuBlock, vector: u32) {
+    // SAFETY: this is the way in, and the reference ends before the way out.
+    let caller = unsafe { block.caller() };
+    let error_code = caller.regs.error_code;
+    caller.exception(vector as u8, error_code);
+}
+
+/// An exception in a guest for which the CPU has a stack of its own. Returns to it by `iretq`.
+pub(super) extern "sysv64" fn guest_exception_on_own_stack(block: &CpuBlock, vector: u32) {
     // It comes and goes: until the guest goes on no other can come, so nothing that may take long is done here.
     if vector == NMI {
         return nmi(None);
     }
-    // SAFETY: this is the way in, and the reference ends before the way out.
-    unsafe {
-        let caller = block.caller();
-        match vector {
-            DOUBLE_FAULT | MACHINE_CHECK => end(caller.regs, vector),
-            _ => {
-                let error_code = caller.regs.error_code;
-                caller.exception(vector as u8, error_code);
-            }
-        }
-        leave(block);
+    if matches!(vector, DOUBLE_FAULT | MACHINE_CHECK) {
+        // SAFETY: this is the way in; there is no way out.
+        end(unsafe { block.caller() }.regs, vector);
     }
+    guest_exception(block, vector);
+    // SAFETY: no reference is left.
+    unsafe { leave(block) };
 }
 
 unsafe extern "C" {

@@ -146,6 +146,29 @@
     site    defence_sites, .Lsite\@, defended_syscall
     .endm
 
+    # To the guest's handler for an exception that it has just met, all of whose other registers are the guest's: RBX, RBP
+    # and R12 to R15 never left. The handler finds RCX and R11 in its frame, so SYSRET does what IRET would. Its address
+    # was found canonical when it was registered; should one slip through, IRET's fault is the guest's.
+    .macro leave_for_handler
+.Lsite\@:
+    mov     rcx, [rsp + {frame} + {rip}]
+    movabs  r11, 0x800000000000
+    add     r11, rcx
+    shr     r11, 48
+    jnz     leave_by_iret
+    mov     rdi, [rsp + {frame} + {rdi}]
+    mov     rsi, [rsp + {frame} + {rsi}]
+    mov     rdx, [rsp + {frame} + {rdx}]
+    mov     rax, [rsp + {frame} + {rax}]
+    mov     r10, [rsp + {frame} + {r10}]
+    mov     r8, [rsp + {frame} + {r8}]
+    mov     r9, [rsp + {frame} + {r9}]
+    mov     r11, [rsp + {frame} + {rflags}]
+    mov     rsp, [rsp + {frame} + {rsp}]
+    sysretq
+    site    defence_sites, .Lsite\@, defended_handler
+    .endm
+
     .macro return_from_syscall overwrite
     mov     rdi, [rsp + {frame} + {rdi}]
     mov     rsi, [rsp + {frame} + {rsi}]

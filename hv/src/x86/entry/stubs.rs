@@ -98,6 +98,7 @@ global_asm!(
     finish = sym super::finish,
     deliver = sym syscall::deliver,
     guest_exception = sym exception::guest_exception,
+    guest_exception_on_own_stack = sym exception::guest_exception_on_own_stack,
     guest_page_fault = sym exception::guest_page_fault,
     guest_interrupt = sym exception::guest_interrupt,
     idle_interrupt = sym exception::idle_interrupt,

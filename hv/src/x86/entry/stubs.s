@@ -18,7 +18,19 @@ exception_\vector:
     mov     esi, \vector
     .endif
     call    \handler
-    leave_to_guest
+    mov     rcx, [rsp + {shared}]
+    cmp     dword ptr [rcx + {work}], 0
+    jne     exception_finishes
+    mov     rcx, [rsp + {caller_state}]
+    mov     rcx, [rcx + {upcall_pending}]
+    cmp     byte ptr [rcx], 0
+    jne     3f
+2:  cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     leave_by_iret
+    leave_for_handler
+3:  cmp     byte ptr [rcx + 1], 0
+    jne     2b                              # masked
+    jmp     exception_finishes
 1:  mov     esi, \vector
     jmp     fault_inside
     .endm
@@ -44,7 +56,7 @@ exception_\vector:
     mov     ecx, {frame_words}
     rep movsq
     enter_on_own_stack \vector
-    call    {guest_exception}
+    call    {guest_exception_on_own_stack}
     jmp     leave
     .endm
 
@@ -128,10 +140,35 @@ interrupt:
     add     rsp, 8
     iretq
 
+    # Something waits, which may be masked, and may put another vcpu on this CPU.
     .balign 16
+    .type   exception_finishes, @function
+exception_finishes:
+    mov     rdi, rsp
+    call    {finish}
+
     .globl  leave
     .type   leave, @function
 leave:
+    cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
+    jne     leave_by_iret
+    # In a program, SS may have to be as IRET makes it: AMD's SYSRET leaves of it what an interrupt has put there, and
+    # 32-bit code, to which the program may jump, is not content with that.
+    mov     rcx, [rsp + {caller_state}]
+    cmp     byte ptr [rcx + {in_kernel}], 0
+    je      leave_by_iret
+    mov     rbx, [rsp + {frame} + {rbx}]
+    mov     rbp, [rsp + {frame} + {rbp}]
+    mov     r12, [rsp + {frame} + {r12}]
+    mov     r13, [rsp + {frame} + {r13}]
+    mov     r14, [rsp + {frame} + {r14}]
+    mov     r15, [rsp + {frame} + {r15}]
+    mov     rax, [rsp + {frame} + {rax}]
+    leave_by_syscall
+
+    .balign 16
+    .type   leave_by_iret, @function
+leave_by_iret:
     leave_to_guest
 
     # The CPU took neither the selectors nor the addresses in the guest's frame: the registers are the guest's already, so

@@ -25,6 +25,7 @@ use x86_64::registers::debug::Dr6Flags;
 #[derive(Debug)]
 pub(crate) struct Pc {
     pub features: cpu::Features,
+    pub leaves: cpu::Leaves,
     pub apic: Apic,
     /// The APICs of the CPUs, in the order of their numbers.
     pub apic_ids: heapless::Vec<u8, MAX_CPUS>,
@@ -216,7 +217,7 @@ impl Registers for Pc {
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        cpu::Bare.cpuid(leaf, subleaf)
+        self.leaves.get(leaf, subleaf)
     }
 
     fn set_xcr0(&self, value: u64) -> bool {
