@@ -11,6 +11,7 @@ impl<M: Machine> Recount<'_, M> {
     pub fn add_domain(&mut self, domain: &Domain) {
         self.add(domain.shared_info, true);
         self.add_events(domain);
+        self.add_translations(domain);
         domain.pirqs.lock().page().iter().for_each(|&page| self.add(page, true));
         for vcpu in domain.each_vcpu() {
             vcpu.info_frame.lock().iter().for_each(|&frame| self.add(frame, true));
@@ -32,6 +33,15 @@ impl<M: Machine> Recount<'_, M> {
     /// Counts the frames of a domain's queues of events.
     pub fn add_events(&mut self, domain: &Domain) {
         domain.events.each_frame(|frame| self.add(frame, true));
+    }
+
+    /// Counts what stands in the domain's memory, where its frames are translated.
+    pub fn add_translations(&mut self, domain: &Domain) {
+        let mut next = 0;
+        while let Some((gfn, frame, is_writable)) = self.hv.memory.next_translation(domain.owner(), next) {
+            self.add(frame, is_writable);
+            next = gfn + 1;
+        }
     }
 
     /// Counts what a vcpu refers to: its address spaces and descriptor tables.

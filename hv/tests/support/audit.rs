@@ -27,6 +27,16 @@ impl Holds {
     }
 }
 
+/// What stands in a domain's memory, where its frames are translated: number, frame, whether it is held to be written
+/// to.
+pub(crate) fn each_translation(hv: &Hypervisor<Fake>, owner: Owner, mut act: impl FnMut(u64, Mfn, bool)) {
+    let mut next = 0;
+    while let Some((gfn, frame, is_writable)) = hv.memory.next_translation(owner, next) {
+        act(gfn, frame, is_writable);
+        next = gfn + 1;
+    }
+}
+
 /// Every frame of the machine.
 pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
     hv.each_frame()
@@ -40,7 +50,10 @@ pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
 /// With the name of the law that is broken.
 pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owner, Mfn) -> bool) -> [[u32; 2]; 4] {
     let mut recount = hv.recount().unwrap();
-    hv.domains.from(DomId::DOM0).for_each(|domain| recount.add_events(&domain));
+    for domain in hv.domains.from(DomId::DOM0) {
+        recount.add_events(&domain);
+        recount.add_translations(&domain);
+    }
     known.0.iter().for_each(|&(frame, is_use)| recount.add(frame, is_use));
     judge(hv, recount, was_lent)
 }
