@@ -195,8 +195,8 @@ impl<M: Hardware> Editor<'_, M> {
 }
 
 impl<M: Hardware> Editor<'_, M> {
-    /// Finishes what an earlier call left to be given back. Where the domain's numbers are translated, has what a CPU has
-    /// loaded for its user mode show another root. Returns whether that is so.
+    /// Finishes what an earlier call left to be given back. Where the domain's numbers are translated, has what a CPU
+    /// has loaded for its user mode show another root. Returns whether that is so.
     #[cold]
     #[inline(never)]
     fn has_numbered_user(&mut self, loaded: RootAddress, root: Option<Mfn>) -> Result<bool, Stop> {
