@@ -69,6 +69,15 @@ abi_consts! {
     XENMEM_ACQUIRE_RESOURCE = 28,
 }
 
+abi_consts! {
+    /// Where a frame comes from that `XENMEM_add_to_physmap` places.
+    u32:
+    /// The domain's `shared_info`; the index is 0.
+    XENMAPSPACE_SHARED_INFO = 0,
+    /// Its grant table, by the index of the frame.
+    XENMAPSPACE_GRANT_TABLE = 1,
+}
+
 /// Where a preempted command keeps its progress: the command is in the bits below.
 pub const MEMOP_EXTENT_SHIFT: u32 = 6;
 
@@ -120,6 +129,19 @@ abi_struct! {
         pub domid: DomId,
         /// Padding.
         pub _pad: [u16; 3],
+    }
+    /// `XENMEM_add_to_physmap`.
+    pub struct AddToPhysmap [24] {
+        /// Whose.
+        pub domid: DomId,
+        /// How many frames, where they come from a range.
+        pub size: u16,
+        /// `XENMAPSPACE_*`
+        pub space: u32,
+        /// Which frame of these.
+        pub idx: u64,
+        /// Where it is to be.
+        pub gpfn: u64,
     }
     /// `XENMEM_exchange`.
     pub struct MemoryExchange [72] {

@@ -14,7 +14,8 @@ use oxen_domu_lib::{entry, hypercall, memory, println, start_info, task, time};
 entry!(run);
 
 /// Features that this guest knows by name.
-const FEATURES: [(u32, &str); 8] = [
+const FEATURES: [(u32, &str); 9] = [
+    (features::XENFEAT_AUTO_TRANSLATED_PHYSMAP, "auto_translated_physmap"),
     (features::XENFEAT_PAE_PGDIR_ABOVE_4GB, "pae_pgdir_above_4gb"),
     (features::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD, "mmu_pt_update_preserve_ad"),
     (features::XENFEAT_HIGHMEM_ASSIST, "highmem_assist"),

@@ -9,7 +9,7 @@ use alloc::rc::Rc;
 use core::sync::atomic::Ordering;
 
 use oxen_abi::errno::Errno;
-use oxen_domu_lib::memory::{AddressSpace, Frame, Mfn, PAGE_SIZE, Page, Rights, bits, p2m};
+use oxen_domu_lib::memory::{AddressSpace, Frame, Mfn, PAGE_SIZE, Page, Rights, bits, is_translated, p2m};
 use oxen_domu_lib::refusal::{self, Fault};
 use oxen_domu_lib::{entry, println};
 
@@ -54,7 +54,11 @@ fn show() -> Result<(), Errno> {
     }
     change_entries(&mut a, &page_a, &page_b)?;
     run_user(&mut a, &mut b)?;
-    refusals(&mut a, &page_a)?;
+    if is_translated() {
+        own_tables(&mut a)?;
+    } else {
+        refusals(&mut a, &page_a)?;
+    }
     AddressSpace::leave()?;
     drop((a, b));
     println!("mmu: both spaces taken apart; their tables are ordinary pages again");
@@ -98,6 +102,24 @@ fn run_user(a: &mut AddressSpace, b: &mut AddressSpace) -> Result<(), Errno> {
         println!("mmu: then it reached for the kernel: vector {} at {:#x}", frame.vector, frame.rip);
     }
     Ok(())
+}
+
+/// Where frames are translated nobody believes the tables, so that the guest may write to them itself; and what it does
+/// not say by a flush, the processor does not know.
+fn own_tables(space: &mut AddressSpace) -> Result<(), Errno> {
+    space.activate()?;
+    space.ensure(FAR)?;
+    let table = space.table(DATA, 1).unwrap_or(Mfn::new(0));
+    space.set_entry(FAR, table.entry(bits::DATA | bits::USER))?;
+    let slot = FAR + (DATA / PAGE_SIZE as u64 % 512) * 8;
+    println!("mmu: translated: its own table says {} for {DATA:#x}", seen(refusal::read(slot)));
+    println!("mmu: translated: a store to it is {}", done(refusal::write(slot, 0)));
+    space.activate()?;
+    println!("mmu: translated: then {DATA:#x} is {}", seen(refusal::read(DATA)));
+    let nowhere = Mfn::new(0x0f_ffff_ffff).entry(bits::DATA | bits::USER);
+    space.set_entry(FAR, nowhere)?;
+    println!("mmu: translated: where no frame is, there is {}", seen(refusal::read(FAR)));
+    space.set_entry(FAR, 0)
 }
 
 /// Asks for what no guest may have.

@@ -22,6 +22,8 @@
 //!    descriptor page.
 //! 2. Every present entry of a validated table refers to a frame that the domain owns, was granted, or may map by
 //!    privilege, and holds a reference for as long as it is there. What an entry may contain is a whitelist per level.
+//!    A guest whose frames are translated has no validated tables: the same holds of the entries of its p2m, and a CPU
+//!    walks nothing but shadows of what these hold.
 //! 3. A frame is given out only without references, after every TLB that could know it was flushed, and is scrubbed
 //!    before another domain sees it, or the hypervisor. What it was is forgotten by such a flush alone. A new type is
 //!    published first, then flushed, then validated.

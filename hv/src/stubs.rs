@@ -49,7 +49,7 @@ impl<M: Machine> Hypervisor<M> {
     /// # Errors
     /// `Inval` for a frame that is not the domain's to write.
     pub fn fill_hypercall_page(&self, domain: &Domain, mfn: Mfn) -> Result<(), Errno> {
-        let held = self.memory.hold_writable(mfn, domain.owner()).map_err(|_| Errno::Inval)?;
+        let held = self.memory.hold_writable(mfn, domain.memory.named()).map_err(|_| Errno::Inval)?;
         for (place, byte) in self.machine().bytes(held.frame()).iter().zip(page()) {
             place.store(byte, Ordering::Relaxed);
         }

@@ -17,7 +17,6 @@ use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     grant,
-    lifecycle::context,
     mem::{Tlb, root::RootAddress},
     reply::Stop,
 };
@@ -213,7 +212,7 @@ fn a_context_is_taken_whole_or_not_at_all() {
     let wall = hv.machine().words(domain.shared_info)[3072 / 8].load(SeqCst);
     assert_eq!((wall as u32 % 2, wall >> 32), (0, 1_700_000_000));
     let mut read = VcpuGuestContext::new_zeroed();
-    context::get(&domain, domain.vcpu(0).unwrap(), &mut read).unwrap();
+    hv.get_context(&domain, domain.vcpu(0).unwrap(), &mut read).unwrap();
     assert_eq!((read.ctrlreg[3], read.gdt_frames[0], read.gdt_ents), (good.ctrlreg[3], good.gdt_frames[0], 16));
     assert_eq!(read.user_regs.cs, 0xe033, "in ring 3");
     assert_eq!(read.flags & u64::from(VGCF_IN_KERNEL), VGCF_IN_KERNEL.into());

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use elf::abi::{PF_R, PF_W, PF_X, PT_LOAD};
-use oxen_abi::features::XENFEAT_DOM0;
+use oxen_abi::features::{XENFEAT_AUTO_TRANSLATED_PHYSMAP, XENFEAT_DOM0};
 use oxen_abi::segments::HYPERVISOR_VIRT_END;
 
 use crate::Refusal;
@@ -52,6 +52,8 @@ pub struct Image {
     pub module_by_pfn: bool,
     /// It says what it supports (SUPPORTED_FEATURES), and to be dom0 is not of that.
     pub refuses_dom0: bool,
+    /// It can do where its frames are translated for it (`auto_translated_physmap`).
+    pub can_be_translated: bool,
     /// What is loaded.
     pub segments: Vec<Segment>,
 }
@@ -109,6 +111,7 @@ impl Image {
             init_p2m: notes.init_p2m,
             module_by_pfn: notes.module_by_pfn,
             refuses_dom0: notes.tells_all_supported && notes.supported & 1 << XENFEAT_DOM0 == 0,
+            can_be_translated: notes.supported & 1 << XENFEAT_AUTO_TRANSLATED_PHYSMAP != 0,
             segments,
         };
         image.check(notes.entry.is_some())?;

@@ -53,6 +53,7 @@ fn memory(list: &mut List) {
         XENMEM_ACQUIRE_RESOURCE = "XENMEM_acquire_resource",
         XENMEMF_POPULATE_ON_DEMAND = "XENMEMF_populate_on_demand",
         XENMEMF_EXACT_NODE_REQUEST = "XENMEMF_exact_node_request", XENMEMF_VNODE = "XENMEMF_vnode",
+        XENMAPSPACE_SHARED_INFO = "XENMAPSPACE_shared_info", XENMAPSPACE_GRANT_TABLE = "XENMAPSPACE_grant_table",
         XENMEM_RESOURCE_IOREQ_SERVER = "XENMEM_resource_ioreq_server",
         XENMEM_RESOURCE_GRANT_TABLE = "XENMEM_resource_grant_table",
         XENMEM_RESOURCE_VMTRACE_BUF = "XENMEM_resource_vmtrace_buf",
@@ -68,6 +69,9 @@ fn memory_structures(list: &mut List) {
         MemoryReservation = "struct xen_memory_reservation" {
             extent_start, nr_extents, extent_order, mem_flags, domid
             | _pad
+        }
+        AddToPhysmap = "struct xen_add_to_physmap" {
+            domid, size, space, idx, gpfn
         }
         MemoryExchange = "struct xen_memory_exchange" {
             r#in: "in", out, nr_exchanged

@@ -137,6 +137,7 @@ impl Draft {
             cap: self.number("cap", " of percent", 0, 65535)?.and_then(|n| u16::try_from(n).ok()),
             max_grant_version: self.number("max_grant_version", "", 1, 2)?.and_then(|n| u32::try_from(n).ok()),
             tsc_mode: self.tsc_mode()?,
+            is_translated: self.number("translated", "", 0, 1)? == Some(1),
             disks,
             vifs,
             on_poweroff: self.action("on_poweroff", Action::Destroy)?,

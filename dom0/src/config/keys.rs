@@ -1,7 +1,7 @@
 //! The keys of xl's configurations: those that count here, and those that xl knows besides.
 
 /// Every key that has a meaning here.
-pub const KEYS: [&str; 25] = [
+pub const KEYS: [&str; 26] = [
     "name",
     "uuid",
     "type",
@@ -22,6 +22,7 @@ pub const KEYS: [&str; 25] = [
     "cap",
     "max_grant_version",
     "tsc_mode",
+    "translated",
     "disk",
     "vif",
     "on_poweroff",

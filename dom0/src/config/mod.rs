@@ -111,6 +111,8 @@ pub struct GuestConfig {
     pub max_grant_version: Option<u32>,
     /// How it has its time stamp counter, a `TSC_MODE_*`; the hypervisor's choice without.
     pub tsc_mode: Option<u32>,
+    /// Whether the hypervisor translates its frames for it, instead of showing it the machine's. xl has no such guests.
+    pub is_translated: bool,
     /// Virtual disks.
     pub disks: Vec<Disk>,
     /// Network interfaces.

@@ -163,6 +163,7 @@ pub fn from_json(text: &str) -> Result<GuestConfig> {
         cap: b_info.sched_params.cap.filter(|cap| *cap != 0),
         max_grant_version: None,
         tsc_mode: None,
+        is_translated: false,
         disks: disks.iter().map(disk_of).collect::<Result<_>>()?,
         vifs: nics.iter().map(vif_of).collect::<Result<_>>()?,
         on_poweroff: action_of(&on_poweroff),

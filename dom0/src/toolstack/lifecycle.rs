@@ -144,6 +144,7 @@ fn shell_of(guest: &Guest) -> Shell {
         vcpus: config.maxvcpus,
         max_grant_version: config.max_grant_version,
         tsc_mode: config.tsc_mode,
+        is_translated: config.is_translated,
     }
 }
 

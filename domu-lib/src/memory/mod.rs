@@ -29,6 +29,7 @@ pub use crate::pages::{Mfn, PAGE_SIZE, Pfn};
 pub use crate::raw::memory::page::{Page, Pages};
 pub use crate::raw::memory::space::{AddressSpace, Rights};
 pub use crate::raw::memory::tables::bits;
+pub use crate::raw::memory::view::is_translated;
 pub use crate::raw::trap::Frame;
 
 /// Bytes that the heap's users hold, its own words included, and bytes of the pages that it has taken from the pool.

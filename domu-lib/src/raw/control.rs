@@ -28,6 +28,7 @@ use crate::pages::{Mfn, Pfn};
 
 mod devices;
 mod saving;
+mod shadows;
 mod tracing;
 mod vcpus;
 
@@ -36,6 +37,7 @@ pub use saving::{
     CpuPolicy, cpu_policy, extended_context, extended_state, page_types, pin_tables, resume_domain, set_cpu_policy,
     set_extended_context, set_extended_state, set_tsc_info, set_vcpu_registers, tsc_info, vcpu_registers,
 };
+pub use shadows::{add_to_physmap, log_dirty, read_dirty, translate};
 pub use tracing::{make_trace_buffers, trace, trace_info};
 pub use vcpus::{send_trigger, set_vcpu_affinity, set_vcpu_context, vcpu_affinity, vcpu_context, vcpu_info};
 
@@ -303,31 +305,6 @@ fn memory_op<T>(command: u32, request: &T) -> Result<u64, Errno> {
 /// What the hypervisor refuses: entries that may not be.
 pub fn pin_root(domain: DomId, root: Mfn) -> Result<(), Errno> {
     pin_tables(domain, &[(mmu::MMUEXT_PIN_L4_TABLE, root)])
-}
-
-/// Begins to log which pages of a domain are written to, or ends it (`XEN_DOMCTL_shadow_op`).
-///
-/// # Errors
-/// `ESRCH` for no such domain, `EINVAL` where it is logged already, `ENOMEM`.
-pub fn log_dirty(domain: DomId, is_on: bool) -> Result<(), Errno> {
-    let op = if is_on { domctl::XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY } else { domctl::XEN_DOMCTL_SHADOW_OP_OFF };
-    let request = domctl::DomctlShadowOp { op, ..domctl::DomctlShadowOp::new_zeroed() };
-    domctl(domctl::XEN_DOMCTL_SHADOW_OP, domain, &request).map(|_| ())
-}
-
-/// Reads the log of the pages that `bitmap` has room for, 64 in a word, and begins it anew if it is to be cleaned.
-///
-/// # Errors
-/// `ESRCH` for no such domain, `ENOMEM` if the log is not complete.
-pub fn read_dirty(domain: DomId, is_cleaned: bool, bitmap: &mut [u64]) -> Result<domctl::DomctlShadowOpStats, Errno> {
-    let request = domctl::DomctlShadowOp {
-        op: if is_cleaned { domctl::XEN_DOMCTL_SHADOW_OP_CLEAN } else { domctl::XEN_DOMCTL_SHADOW_OP_PEEK },
-        dirty_bitmap: bitmap.as_mut_ptr() as u64,
-        pages: 64 * bitmap.len() as u64,
-        ..domctl::DomctlShadowOp::new_zeroed()
-    };
-    let answer: domctl::DomctlShadowOp = domctl(domctl::XEN_DOMCTL_SHADOW_OP, domain, &request)?.get();
-    Ok(answer.stats)
 }
 
 /// Where a frame is in its owner's memory, whoever that is, by the machine-to-phys table: a claim, to be

@@ -31,7 +31,7 @@ impl<M: Machine> Caller<'_, M> {
         if !fifo::control_fits(offset) {
             return Err(Errno::Inval);
         }
-        let frame = self.hv.memory.hold_own(control_gfn, domain.owner())?;
+        let frame = self.hv.memory.hold_own(control_gfn, domain.memory.named())?;
         let mut bindings = domain.events.bindings.lock();
         if domain.memory.is_dying.load(Ordering::SeqCst) {
             return Err(Errno::Inval);
@@ -61,7 +61,7 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     pub fn expand_event_array(&self, gfn: u64) -> Result<(), Errno> {
         let (hv, domain) = (self.hv, self.domain);
-        let frame = hv.memory.hold_own(gfn, domain.owner());
+        let frame = hv.memory.hold_own(gfn, domain.memory.named());
         let mut bindings = domain.events.bindings.lock();
         let bindings = &mut *bindings;
         let Abi::Fifo(fifo) = &mut bindings.abi else { return Err(Errno::OpNotSupp) };

@@ -244,7 +244,7 @@ impl<M: Machine> Hypervisor<M> {
     /// `Inval` for what is no page of its own that it may write, `Busy` if it has given one already.
     #[inline(never)]
     pub fn set_eoi_page(&self, domain: &Domain, frame: u64, unmasks: bool) -> Result<(), Errno> {
-        let held = self.memory.hold_own(frame, domain.owner())?;
+        let held = self.memory.hold_own(frame, domain.memory.named())?;
         let mut own = domain.pirqs.lock();
         if own.page.is_some() {
             return Err(Errno::Busy);

@@ -152,7 +152,9 @@ impl Table {
         }
         let taken = memory.hold_granted(granter, frame, access);
         let held = taken.inspect_err(|_| self.unmark(&memory.machine, reference, old, access))?;
-        let pins = if is_pinned { old } else { Pins::new(held.frame().mfn(), slot) };
+        // As the granter names it, whatever frame that means.
+        let offered = frame.unwrap_or(held.frame().mfn());
+        let pins = if is_pinned { old } else { Pins::new(offered, slot) };
         match (pins.plus(access), self.pins_place(reference)) {
             (Some(pins), Some(place)) => *place = pins.0,
             // Asked before, and made before.

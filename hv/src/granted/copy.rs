@@ -104,11 +104,12 @@ impl<'a> End<'a> {
     ) -> Result<Self, Status> {
         let hv = caller.hv;
         if by_reference {
-            let claim = table.claim(&hv.memory, owner.owner(), caller.domain.party(), end.u as u32, access, false)?;
+            let claim =
+                table.claim(&hv.memory, owner.memory.named(), caller.domain.party(), end.u as u32, access, false)?;
             return Ok(Self { held: claim.held, access, pinned: Some(claim.reference) });
         }
         let frame = Mfn::new(end.u).ok_or(abi::GNTST_BAD_PAGE)?;
-        let held = hv.memory.hold_as(frame, owner.owner(), access.hold()).map_err(refusal)?;
+        let held = hv.memory.hold_as(frame, owner.memory.named(), access.hold()).map_err(refusal)?;
         Ok(Self { held, access, pinned: None })
     }
 

@@ -85,7 +85,7 @@ impl<M: Machine> Caller<'_, M> {
         let slot = entry::slot(granter.owner()).ok_or(abi::GNTST_GENERAL_ERROR)?;
         let handle = maptrack.free_handle(hv.machine()).map_err(|_| abi::GNTST_NO_SPACE)?;
         let access = if flags_of(op).contains(MapFlags::READONLY) { Access::Read } else { Access::Write };
-        let claim = table.claim(&hv.memory, granter.owner(), self.domain.party(), op.r#ref, access, true)?;
+        let claim = table.claim(&hv.memory, granter.memory.named(), self.domain.party(), op.r#ref, access, true)?;
         if flags_of(op).contains(MapFlags::HOST_MAP) {
             let mapped = self.place_of_grant(flags_of(op), op.host_addr).and_then(|at| {
                 let flags = entry_flags(flags_of(op));

@@ -166,10 +166,10 @@ impl<'a> End<'a> {
         let reference = end.u as u32;
         let (owner, table) = tables.of(owner).ok_or(Failure::Unlocked)?;
         if !by_ref {
-            let held = hv.memory.hold_granted(owner.owner(), Mfn::new(end.u), access)?;
+            let held = hv.memory.hold_granted(owner.memory.named(), Mfn::new(end.u), access)?;
             return Ok(Self { held, access, extent: Extent::WHOLE, pinned: None, through: None });
         }
-        match table.claim_offer(&hv.memory, owner.owner(), caller.domain.party(), reference, access, false)? {
+        match table.claim_offer(&hv.memory, owner.memory.named(), caller.domain.party(), reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(owner.id, claim, access, extent, other)),
             Offer::PassedOn(id, next) => {
                 let outcome = Self::take_passed(caller, tables, owner, (id, next), access, other);
@@ -201,7 +201,7 @@ impl<'a> End<'a> {
         let Some((owner, table)) = tables.of(id) else {
             return Err(if hv.domains.get(id).is_some() { Failure::Unlocked } else { abi::GNTST_GENERAL_ERROR.into() });
         };
-        match table.claim_offer(&hv.memory, owner.owner(), granter.party(), reference, access, false)? {
+        match table.claim_offer(&hv.memory, owner.memory.named(), granter.party(), reference, access, false)? {
             Offer::Page(claim, extent) => Ok(Self::new(id, claim, access, extent, other)),
             Offer::PassedOn(..) => {
                 unmark(caller, tables, (id, reference), access);

@@ -34,6 +34,10 @@ impl<M: Machine> Caller<'_, M> {
         let hv = self.hv;
         let frame = Mfn::new(op.mfn).filter(|&frame| self.is_loose(frame)).ok_or(abi::GNTST_BAD_PAGE)?;
         let receiver = peer.get(&hv.domains, op.domid)?;
+        // What is translated has a place in its guest's memory, or none that it could have.
+        if self.domain.memory.is_translated() || receiver.memory.is_translated() {
+            return Err(abi::GNTST_GENERAL_ERROR);
+        }
         if receiver.memory.is_dying.load(Ordering::SeqCst) {
             return Err(abi::GNTST_GENERAL_ERROR);
         }

@@ -139,7 +139,8 @@ impl<M: Machine> Caller<'_, M> {
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             for index in 0..op.nr_frames {
                 let frame = self.hv.grant_table_frame(&domain, index).map_err(|_| abi::GNTST_GENERAL_ERROR)?;
-                list.write(machine, index.into(), &frame.mfn().raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
+                let told = self.hv.memory.told_of(&domain.memory, frame.mfn());
+                list.write(machine, index.into(), &told).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             }
             Ok(())
         });
@@ -211,7 +212,8 @@ impl<M: Machine> Caller<'_, M> {
             let list =
                 GuestPtr::<u64>::new(op.frame_list, op.nr_frames.into()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)?;
             (0..).zip(frames).try_for_each(|(index, frame)| {
-                list.write(self.hv.machine(), index, &frame.mfn().raw()).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
+                let told = self.hv.memory.told_of(&domain.memory, frame.mfn());
+                list.write(self.hv.machine(), index, &told).map_err(|_| abi::GNTST_BAD_VIRT_ADDR)
             })
         });
         op.status = status(outcome);

@@ -90,7 +90,10 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn update_descriptor(&mut self, args: &mut Args) -> Reply {
         let UpdateDescriptor { address, descriptor } = (&*args).into();
-        Editor::open(&self.hv.memory, &self.domain.memory)?.write_descriptor(address, descriptor)?;
+        let editor = Editor::open(&self.hv.memory, &self.domain.memory)?;
+        if let Err(refusal) = editor.write_descriptor(address, descriptor) {
+            editor.write_translated_descriptor(address, descriptor, refusal)?;
+        }
         Ok(0)
     }
 

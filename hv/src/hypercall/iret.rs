@@ -5,6 +5,7 @@ use crate::{
     caller::Caller,
     domain::flags,
     machine::Machine,
+    mem::shadow::translated::Mode,
     reply::{Args, Fault, Reply, Stop},
 };
 use oxen_abi::{segments::ContextFlags, vm_assist::Assists};
@@ -37,7 +38,7 @@ impl<M: Machine> Caller<'_, M> {
             self.state.iopl = flags::iopl_of(rflags);
         }
         if cs & 3 == 3 {
-            if self.state.user_root.is_none() {
+            if self.state.user_root.is_none() && !self.has_numbered_root(Mode::User) {
                 return Err(Stop::Fatal(Fault::NoUserTables));
             }
             self.state.in_kernel = false;

@@ -137,18 +137,51 @@ impl<M: Machine> Caller<'_, M> {
         }
         let limit = frame_limit(asked.mem_flags);
         let extents = Extents { domain, list, order: asked.extent_order, limit };
-        let mut done = start;
+        if extents.domain.memory.is_translated() {
+            return self.adjust_translated(args, request, &extents, asked.nr_extents);
+        }
+        self.each_extent(args, request, asked.nr_extents, extents.order, |done| match command {
+            MemoryCommand::IncreaseReservation => self.increase_by_extent(&extents, done),
+            MemoryCommand::PopulatePhysmap => self.populate_extent(&extents, done),
+            _ => self.decrease_by_extent(&extents, done),
+        })
+    }
+
+    /// The same for a domain whose frames are translated. A frame without a place would be of no use to it.
+    #[cold]
+    #[inline(never)]
+    fn adjust_translated(&self, args: &mut Args, request: MemoryOp, extents: &Extents, count: u64) -> Reply {
+        let (domain, order, command) = (&extents.domain, extents.order, request.command?);
+        self.each_extent(args, request, count, order, |index| {
+            let first = extents.list.ok_or(Errno::Fault)?.read(self.hv.machine(), index)?;
+            match command {
+                MemoryCommand::PopulatePhysmap => self.populate_translated(domain, first, order, extents.limit),
+                MemoryCommand::DecreaseReservation => {
+                    let first = Mfn::new(first).ok_or(Errno::Inval)?;
+                    frame_alloc::block(first, order).try_for_each(|number| self.give_up_frame(domain, number.raw()))
+                }
+                _ => Err(Errno::Inval.into()),
+            }
+        })
+    }
+
+    /// Does something to each extent, as far as it can be done. Returns how many are done.
+    #[inline(always)]
+    fn each_extent(
+        &self,
+        args: &mut Args,
+        request: MemoryOp,
+        count: u64,
+        order: u32,
+        act: impl Fn(u64) -> Result<(), Stop>,
+    ) -> Reply {
+        let mut done = request.start;
         let mut spent = 0_u32;
-        while done < asked.nr_extents {
+        while done < count {
             if spent >= PREEMPT_INTERVAL {
                 return Err(MemoryOp { start: done, ..request }.leave(args));
             }
-            let outcome = match command {
-                MemoryCommand::IncreaseReservation => self.increase_by_extent(&extents, done),
-                MemoryCommand::PopulatePhysmap => self.populate_extent(&extents, done),
-                _ => self.decrease_by_extent(&extents, done),
-            };
-            match outcome {
+            match act(done) {
                 Ok(()) => {}
                 Err(Stop::Unfinished) => {
                     spent = PREEMPT_INTERVAL;
@@ -157,7 +190,7 @@ impl<M: Machine> Caller<'_, M> {
                 Err(_) => break,
             }
             done = done.wrapping_add(1);
-            spent = spent.saturating_add(FRAME_UNITS << asked.extent_order);
+            spent = spent.saturating_add(FRAME_UNITS << order);
         }
         Ok(done)
     }
@@ -239,6 +272,9 @@ impl<M: Machine> Caller<'_, M> {
         list(&give, asked.nr_exchanged << give.extent_order)?;
         list(&get, chunk_index << order)?;
         let domain = self.domain_to_act_on(give.domid)?;
+        if domain.memory.is_translated() {
+            return Err(Errno::OpNotSupp.into());
+        }
         if order > MAX_EXTENT_ORDER {
             // So much at once is not had in bounded time.
             let first = GuestPtr::<u64>::one(list(&give, chunk_index << order)?)?.read(self.hv.machine(), 0)?;

@@ -21,17 +21,21 @@ impl<M: Machine> Caller<'_, M> {
     pub(super) fn refuse_memory_op(&self, command: MemoryCommand, argument: u64) -> Reply {
         let error = match command {
             MemoryCommand::AddToPhysmap => {
-                let [first, _, _] = self.read_memory_op(argument)?;
+                let request @ [first, _, _] = self.read_memory_op(argument)?;
                 if uint(first >> 32) == SPACE_FOREIGN {
                     return Err(Errno::NoSys.into());
                 }
-                self.named_domain(domid(first))?;
-                Errno::Acces
+                match self.placed_domain(first)? {
+                    Some(domain) => return self.add_to_physmap(&domain, request),
+                    None => Errno::Acces,
+                }
             }
             MemoryCommand::RemoveFromPhysmap => {
-                let [first, _] = self.read_memory_op(argument)?;
-                self.named_domain(domid(first))?;
-                Errno::Acces
+                let [first, gfn] = self.read_memory_op(argument)?;
+                match self.placed_domain(first)? {
+                    Some(domain) => return self.remove_from_physmap(&domain, gfn),
+                    None => Errno::Acces,
+                }
             }
             MemoryCommand::AddToPhysmapBatch => {
                 let [first, ..] = self.read_memory_op::<4>(argument)?;

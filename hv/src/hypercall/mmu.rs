@@ -94,12 +94,26 @@ impl<M: Machine> Batch<'_, M> {
         // A higher entry may end the life of any table below it, a plain word may be taken as a table next. What the
         // last one left to be given back comes before the look at this table, which may be part of it.
         self.l1 = None;
-        self.editor.settle()?;
+        if !self.editor.is_plain() {
+            self.editor.settle()?;
+            if self.editor.is_translated() {
+                return Ok(self.hv.memory.write_translated(self.editor.owner(), frame, slot, val, notes)?);
+            }
+        }
         match self.editor.table(frame)? {
             // What shadows follow, and what others may have to be told of, goes the long way each time.
             Some((table, 1)) if self.editor.is_plain() && self.rights.owner == self.editor.owner() => {
                 self.l1 = Some(self.editor.leaf(table));
                 Ok(self.editor.replace_page(self.editor.place(table, 1, slot), val, notes, &self.rights)?)
+            }
+            Some((table, 1)) if self.rights.owner.behind_numbers().is_some() && Entry(val).is_present() => {
+                let meant = match self.rights.owner.behind_numbers() {
+                    Some(owner) if ptr & KIND == MMU_PT_UPDATE_NO_TRANSLATE => Some((Entry(val), owner)),
+                    _ => self.hv.memory.meant_by(self.rights.owner, Entry(val)),
+                };
+                let (entry, owner) = meant.ok_or(Errno::Inval)?;
+                let rights = EntryRights { owner, ..self.rights };
+                self.editor.replace(self.editor.place(table, 1, slot), entry.0, notes, &rights)
             }
             Some((table, 1)) => {
                 self.editor.replace(self.editor.place(table, 1, slot), val, notes, &self.rights)?;
@@ -132,7 +146,14 @@ impl<M: Machine> Batch<'_, M> {
             }
             return Ok(());
         }
+        // Where the frames of a guest are translated, the p2m alone says where they are.
+        if !self.editor.is_plain() && self.editor.is_translated() {
+            return Err(Errno::Inval.into());
+        }
         let held = self.hv.memory.hold(frame, self.rights.owner)?;
+        if held.frame().mfn() != frame {
+            return Err(Errno::Inval.into());
+        }
         self.hv.memory.set_m2p(held.frame().mfn(), pfn);
         Ok(())
     }
@@ -169,7 +190,7 @@ impl<M: Machine> Caller<'_, M> {
         }
     }
 
-    /// The caller.
+    /// The caller. Where its numbers are translated, they are never looked for among these pages.
     #[inline(always)]
     pub(super) fn own_pages(&self) -> PageOwner {
         let rights = EntryRights { owner: self.domain.owner(), io: self.domain.is_privileged() };
@@ -198,7 +219,7 @@ impl<M: Machine> Caller<'_, M> {
         }
         let domain = self.hv.domains.get(id).ok_or(Errno::Srch)?;
         self.control()?;
-        let rights = EntryRights { owner: domain.owner(), io: io && domain.is_privileged() };
+        let rights = EntryRights { owner: domain.memory.named(), io: io && domain.is_privileged() };
         Ok(PageOwner { rights, is_nobody: false, domain: Some(domain) })
     }
 
@@ -262,15 +283,19 @@ impl<M: Machine> Caller<'_, M> {
         }
         let pages = self.page_owner(request.owner)?;
         let entry = Entry(request.entry);
-        let done = self.map_page_at(request, &pages.rights);
-        self.hv.memory.mark_lent_by(pages.rights.owner, entry);
+        let (mut entry, mut rights) = (entry, pages.rights);
+        if rights.owner.behind_numbers().is_some() && entry.is_present() {
+            (entry, rights.owner) = self.hv.memory.meant_by(rights.owner, entry).ok_or(Errno::Inval)?;
+        }
+        let done = self.map_page_at(UpdateVaMapping { entry: entry.0, ..request }, &rights);
+        self.hv.memory.mark_lent_by(rights.owner, entry);
         done
     }
 
     #[inline(always)]
     fn map_page_at(&mut self, request: UpdateVaMapping, rights: &EntryRights) -> Reply {
         let UpdateVaMapping { va, entry, flags, .. } = request;
-        let root = self.state.kernel_root.ok_or(Errno::Inval)?;
+        let Some(root) = self.state.kernel_root else { return self.write_own_entry(va, entry, flags) };
         let mut editor = Editor::lock(&self.hv.memory, &self.domain.memory);
         editor.map_at(root, va, entry, rights)?;
         drop(editor);
@@ -294,7 +319,7 @@ impl<M: Machine> Caller<'_, M> {
 
     /// What the flags of `update_va_mapping` want flushed: the CPUs, and whether the one page only. Beside the flush
     /// type they are nothing, [`UVMF_ALL`], or the address of a bitmap of vcpus.
-    fn flush_targets(&self, flags: u64) -> Result<Option<(Cpus, bool)>, Errno> {
+    pub(super) fn flush_targets(&self, flags: u64) -> Result<Option<(Cpus, bool)>, Errno> {
         let one_page = match flags & UVMF_FLUSHTYPE_MASK {
             UVMF_TLB_FLUSH => false,
             UVMF_INVLPG => true,

@@ -9,7 +9,10 @@ use crate::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
     machine::Machine,
-    mem::editor::{Budget, Editor},
+    mem::{
+        editor::{Budget, Editor},
+        frame_type::Owner,
+    },
     reply::{Args, Reply, Stop},
 };
 use oxen_abi::{
@@ -81,15 +84,18 @@ impl<M: Machine> Caller<'_, M> {
     #[inline(never)]
     fn apply_mmuext_slow(&mut self, pages: &PageOwner, op: &MmuextOp, spent: &mut u32) -> Result<(), Stop> {
         match op.cmd {
-            MMUEXT_TLB_FLUSH_LOCAL if pages.is_self() => {
+            // Whose frames are translated has no root here, and more to forget.
+            MMUEXT_TLB_FLUSH_LOCAL if pages.is_self() && self.state.kernel_root.is_some() => {
                 self.hv.memory.flush_local(self.cpu);
                 Ok(())
             }
-            MMUEXT_INVLPG_LOCAL if pages.is_self() => {
+            MMUEXT_INVLPG_LOCAL if pages.is_self() && self.state.kernel_root.is_some() => {
                 self.flush_tlb(Cpus::Local, Some(GuestAddr::new(op.arg1)));
                 Ok(())
             }
             MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.is_nobody() => Err(Errno::Inval.into()),
+            // There is nothing to be held for who believes in no table.
+            MMUEXT_PIN_L1_TABLE..=MMUEXT_UNPIN_TABLE if pages.domain_or(self.domain).memory.is_translated() => Ok(()),
             MMUEXT_PIN_L1_TABLE..=MMUEXT_PIN_L4_TABLE => {
                 let level = op.cmd.wrapping_sub(MMUEXT_PIN_L1_TABLE).wrapping_add(1);
                 let frame = frame(op.arg1)?;
@@ -108,7 +114,7 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_CLEAR_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let to = frame(op.arg1)?;
-                let held = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                let held = self.hv.memory.hold_writable(to, self.named_by(pages)).map_err(|_| Errno::Inval)?;
                 self.hv.machine().clear(held.frame());
                 self.hv.memory.note_written(held.frame());
                 Ok(())
@@ -116,8 +122,8 @@ impl<M: Machine> Caller<'_, M> {
             MMUEXT_COPY_PAGE => {
                 *spent = spent.saturating_add(PAGE_UNITS);
                 let (to, from) = (frame(op.arg1)?, frame(op.arg2)?);
-                let from = self.hv.memory.hold(from, pages.rights.owner)?;
-                let to = self.hv.memory.hold_writable(to, pages.rights.owner).map_err(|_| Errno::Inval)?;
+                let from = self.hv.memory.hold(from, self.named_by(pages))?;
+                let to = self.hv.memory.hold_writable(to, self.named_by(pages)).map_err(|_| Errno::Inval)?;
                 self.hv.machine().copy(from.frame(), to.frame());
                 self.hv.memory.note_written(to.frame());
                 Ok(())
@@ -136,10 +142,12 @@ impl<M: Machine> Caller<'_, M> {
     fn flush_or_ldt(&mut self, op: &MmuextOp) -> Result<(), Stop> {
         let page = Some(GuestAddr::new(op.arg1));
         match op.cmd {
-            MMUEXT_TLB_FLUSH_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
-            MMUEXT_TLB_FLUSH_ALL => self.flush_tlb(Cpus::Domain, None),
-            MMUEXT_INVLPG_MULTI => self.flush_tlb(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
-            MMUEXT_INVLPG_ALL => self.flush_tlb(Cpus::Domain, page),
+            MMUEXT_TLB_FLUSH_LOCAL => self.flush_own(Cpus::Local, None),
+            MMUEXT_TLB_FLUSH_MULTI => self.flush_own(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, None),
+            MMUEXT_TLB_FLUSH_ALL => self.flush_own(Cpus::Domain, None),
+            MMUEXT_INVLPG_LOCAL => self.flush_own(Cpus::Local, page),
+            MMUEXT_INVLPG_MULTI => self.flush_own(self.cpus_of_vcpus(op.arg2).map_err(|_| Errno::Inval)?, page),
+            MMUEXT_INVLPG_ALL => self.flush_own(Cpus::Domain, page),
             // Who has no device's memory and no ports sees write-back memory only: there is nothing to flush for it.
             MMUEXT_FLUSH_CACHE | MMUEXT_FLUSH_CACHE_GLOBAL if self.domain.memory.rights.lock().reach_devices() => {
                 self.hv.machine().flush_data_caches();
@@ -151,6 +159,20 @@ impl<M: Machine> Caller<'_, M> {
             _ => return Err(Errno::NoSys.into()),
         }
         Ok(())
+    }
+
+    /// In whose name the frames of an operation are given.
+    #[inline(never)]
+    fn named_by(&self, pages: &PageOwner) -> Owner {
+        if pages.is_self() { self.domain.memory.named() } else { pages.rights.owner }
+    }
+
+    fn flush_own(&self, cpus: Cpus, page: Option<GuestAddr>) {
+        if self.state.kernel_root.is_none() && self.domain.memory.is_translated() {
+            self.flush_translated(cpus, page);
+        } else {
+            self.flush_tlb(cpus, page);
+        }
     }
 
     /// Names another local descriptor table; its pages are taken as they are used. A table without entries has no

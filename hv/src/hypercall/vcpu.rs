@@ -193,7 +193,7 @@ impl<M: Machine> Caller<'_, M> {
         if frame.is_some() {
             return Err(Errno::Inval);
         }
-        let held = hv.memory.hold_own(request.mfn, self.domain.owner())?;
+        let held = hv.memory.hold_own(request.mfn, self.domain.memory.named())?;
         let place = VcpuInfoPlace::new(hv.machine(), held.frame(), index(request.offset)).ok_or(Errno::NxIo)?;
         *frame = Some(held.into_entry());
         let mut info = vcpu.info.lock();

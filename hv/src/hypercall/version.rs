@@ -28,8 +28,15 @@ pub(super) const CHANGESET: &str = env!("CARGO_PKG_VERSION");
 const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
     | 1 << feature::XENFEAT_HIGHMEM_ASSIST
     | 1 << feature::XENFEAT_GNTTAB_MAP_AVAIL_BITS
-    | 1 << feature::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
-    | 1 << feature::XENFEAT_DIRECT_MAPPED;
+    | 1 << feature::XENFEAT_MEMORY_OP_VNODE_SUPPORTED;
+
+/// What all others are told.
+const DIRECT_FEATURES: u32 = 1 << feature::XENFEAT_DIRECT_MAPPED;
+
+/// What a guest is told whose frames are translated for it: it writes its tables itself.
+const TRANSLATED_FEATURES: u32 = 1 << feature::XENFEAT_AUTO_TRANSLATED_PHYSMAP
+    | 1 << feature::XENFEAT_WRITABLE_PAGE_TABLES
+    | 1 << feature::XENFEAT_NOT_DIRECT_MAPPED;
 
 impl<M: Machine> Caller<'_, M> {
     /// `xen_version(command, argument)`.
@@ -42,6 +49,13 @@ impl<M: Machine> Caller<'_, M> {
     pub fn xen_version(&mut self, args: &mut Args) -> Reply {
         let request = XenVersion::from(&*args);
         if request.is(VersionCommand::Version) { Ok(VERSION) } else { self.xen_version_slow(request) }
+    }
+
+    /// What is told of a guest's memory, for which a guest without a root of its own has to be looked at.
+    #[cold]
+    #[inline(never)]
+    fn features_of_memory(&self) -> u32 {
+        if self.domain.memory.is_translated() { TRANSLATED_FEATURES } else { DIRECT_FEATURES }
     }
 
     #[inline(never)]
@@ -74,6 +88,7 @@ impl<M: Machine> Caller<'_, M> {
                 }
                 info.submap = FEATURES
                     | u32::from(is_privileged) << feature::XENFEAT_DOM0
+                    | if self.state.kernel_root.is_some() { DIRECT_FEATURES } else { self.features_of_memory() }
                     | u32::from(self.domain.assists(Assists::PAE_EXTENDED_CR3)) << feature::XENFEAT_PAE_PGDIR_ABOVE_4GB;
                 self.copy_to_guest(at, &info)?;
                 Ok(0)

@@ -13,7 +13,7 @@ use crate::{
         vcpu::{ExtendedState, Pauses, Vcpu, VcpuState},
     },
     machine::Machine,
-    mem::{RamFrame, editor::Editor},
+    mem::{RamFrame, editor::Editor, shadow::translated::Mode},
     reply::Stop,
     sched::clock,
 };
@@ -51,11 +51,11 @@ impl<M: Machine> Hypervisor<M> {
         let mut slot = vcpu.slot.lock();
         let state = slot.as_mut().ok_or(Errno::Busy)?;
         if vcpu.is_initialised.load(Ordering::Acquire) {
-            if !has_tables_of(state, context) {
+            if !self.has_tables_of(domain, vcpu, state, context) {
                 return Err(Errno::OpNotSupp.into());
             }
         } else {
-            self.take_tables(domain, state, context)?;
+            self.take_tables(domain, vcpu, state, context)?;
         }
         fill(state, context);
         state.cr4 -= absent_cr4;
@@ -118,17 +118,42 @@ fn gdt_frames(context: &VcpuGuestContext) -> &[u64] {
     context.gdt_frames.get(..count).unwrap_or(&context.gdt_frames)
 }
 
-fn has_tables_of(state: &VcpuState, context: &VcpuGuestContext) -> bool {
-    let held = state.gdt.iter().map_while(|&page| page).map(|page| page.mfn().raw());
-    state.kernel_root.map(RamFrame::mfn) == kernel_root(context).ok()
-        && u64::from(state.gdt_entries) == context.gdt_ents
-        && (state.ldt_base, u64::from(state.ldt_entries)) == (context.ldt_base, context.ldt_ents)
-        && held.eq(gdt_frames(context).iter().copied())
-}
-
 impl<M: Machine> Hypervisor<M> {
+    fn has_tables_of(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, context: &VcpuGuestContext) -> bool {
+        let held = state.gdt.iter().map_while(|&page| page).map(|page| self.memory.told_of(&domain.memory, page.mfn()));
+        self.root_number(domain, vcpu, state, Mode::Kernel) == kernel_root(context).ok().map(Mfn::raw)
+            && u64::from(state.gdt_entries) == context.gdt_ents
+            && (state.ldt_base, u64::from(state.ldt_entries)) == (context.ldt_base, context.ldt_ents)
+            && held.eq(gdt_frames(context).iter().copied())
+    }
+
+    /// A root of a vcpu, as its guest names it.
+    fn root_number(&self, domain: &Domain, vcpu: &Vcpu, state: &VcpuState, mode: Mode) -> Option<u64> {
+        let root = if mode == Mode::Kernel { state.kernel_root } else { state.user_root };
+        root.map(|root| root.mfn().raw()).or_else(|| self.memory.translated_root(domain.owner(), vcpu.id, mode))
+    }
+
     /// Takes what the context refers to, or nothing. Roots that a preempted call took are in `state` already.
-    fn take_tables(&self, domain: &Domain, state: &mut VcpuState, context: &VcpuGuestContext) -> Result<(), Stop> {
+    fn take_tables(
+        &self,
+        domain: &Domain,
+        vcpu: &Vcpu,
+        state: &mut VcpuState,
+        context: &VcpuGuestContext,
+    ) -> Result<(), Stop> {
+        if domain.memory.is_translated() {
+            let (kernel, user) = (kernel_root(context)?, user_root(context)?);
+            let gdt = Editor::open(&self.memory, &domain.memory)?.take_gdt(gdt_frames(context))?;
+            for (mode, root) in [(Mode::Kernel, Some(kernel)), (Mode::User, user)] {
+                let set = self.memory.set_translated_root(domain.owner(), vcpu.id, mode, root.map(Mfn::raw));
+                if let Err(error) = set {
+                    Editor::open(&self.memory, &domain.memory)?.put_gdt(gdt);
+                    return Err(error.into());
+                }
+            }
+            state.gdt = gdt;
+            return Ok(());
+        }
         let taken = self.take_roots(domain, state, kernel_root(context)?, user_root(context)?).and_then(|()| {
             state.gdt = Editor::open(&self.memory, &domain.memory)?.take_gdt(gdt_frames(context))?;
             Ok(())
@@ -245,50 +270,52 @@ fn extended_state(context: &VcpuGuestContext) -> ExtendedState {
     extended
 }
 
-/// Copies the context of a vcpu that no CPU has.
-///
-/// # Errors
-/// `NoData` for a vcpu without one, `Busy` while a CPU has it.
-#[inline(never)]
-pub fn get(domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Result<(), Errno> {
-    if !vcpu.is_initialised.load(Ordering::Acquire) {
-        return Err(Errno::NoData);
+impl<M: Machine> Hypervisor<M> {
+    /// Copies the context of a vcpu that no CPU has.
+    ///
+    /// # Errors
+    /// `NoData` for a vcpu without one, `Busy` while a CPU has it.
+    #[inline(never)]
+    pub fn get_context(&self, domain: &Domain, vcpu: &Vcpu, context: &mut VcpuGuestContext) -> Result<(), Errno> {
+        if !vcpu.is_initialised.load(Ordering::Acquire) {
+            return Err(Errno::NoData);
+        }
+        let slot = vcpu.slot.lock();
+        let state = slot.as_ref().ok_or(Errno::Busy)?;
+        context.zero();
+        for (byte, &own) in context.fpu_ctxt.iter_mut().zip(&state.extended.0).take(FXSAVE_DEFINED) {
+            *byte = own;
+        }
+        context.flags = context_flags(vcpu, state).bits().into();
+        context.user_regs = user_registers(state);
+        for (index, (info, handler)) in (0..=u8::MAX).zip(context.trap_ctxt.iter_mut().zip(&state.traps.0)) {
+            let vector = if handler.address == 0 { 0 } else { index };
+            *info = TrapInfo { vector, flags: handler.flags, cs: handler.cs, _pad: 0, address: handler.address };
+        }
+        context.ldt_base = state.ldt_base;
+        context.ldt_ents = state.ldt_entries.into();
+        for (place, page) in context.gdt_frames.iter_mut().zip(state.gdt) {
+            *place = page.map_or(0, |page| self.memory.told_of(&domain.memory, page.mfn()));
+        }
+        context.gdt_ents = state.gdt_entries.into();
+        context.kernel_ss = state.kernel_ss;
+        context.kernel_sp = state.kernel_sp;
+        let root = |mode| self.root_number(domain, vcpu, state, mode).map_or(0, |root| root << PAGE_SHIFT);
+        let mut cr0 = Cr0Flags::empty();
+        cr0.set(Cr0Flags::TASK_SWITCHED, state.task_switched);
+        let cr4 = state.cr4.bits();
+        context.ctrlreg = [cr0.bits(), root(Mode::User), 0, root(Mode::Kernel), cr4, 0, 0, 0];
+        let [dr0, dr1, dr2, dr3] = state.breakpoints;
+        context.debugreg = [dr0, dr1, dr2, dr3, 0, 0, state.debug_status.bits(), state.debug_control.bits()];
+        context.event_callback_eip = state.event_callback.address;
+        context.failsafe_callback_eip = state.failsafe_callback.address;
+        context.syscall_callback_eip = state.syscall_callback.address;
+        context.vm_assist = domain.memory.all_assists().bits();
+        context.fs_base = state.fs_base;
+        context.gs_base_kernel = state.gs_base_kernel;
+        context.gs_base_user = state.gs_base_user;
+        Ok(())
     }
-    let slot = vcpu.slot.lock();
-    let state = slot.as_ref().ok_or(Errno::Busy)?;
-    context.zero();
-    for (byte, &own) in context.fpu_ctxt.iter_mut().zip(&state.extended.0).take(FXSAVE_DEFINED) {
-        *byte = own;
-    }
-    context.flags = context_flags(vcpu, state).bits().into();
-    context.user_regs = user_registers(state);
-    for (index, (info, handler)) in (0..=u8::MAX).zip(context.trap_ctxt.iter_mut().zip(&state.traps.0)) {
-        let vector = if handler.address == 0 { 0 } else { index };
-        *info = TrapInfo { vector, flags: handler.flags, cs: handler.cs, _pad: 0, address: handler.address };
-    }
-    context.ldt_base = state.ldt_base;
-    context.ldt_ents = state.ldt_entries.into();
-    for (place, page) in context.gdt_frames.iter_mut().zip(state.gdt) {
-        *place = page.map_or(0, |page| page.mfn().raw());
-    }
-    context.gdt_ents = state.gdt_entries.into();
-    context.kernel_ss = state.kernel_ss;
-    context.kernel_sp = state.kernel_sp;
-    let root = |root: Option<RamFrame>| root.map_or(0, |root| root.mfn().address().as_u64());
-    let mut cr0 = Cr0Flags::empty();
-    cr0.set(Cr0Flags::TASK_SWITCHED, state.task_switched);
-    let cr4 = state.cr4.bits();
-    context.ctrlreg = [cr0.bits(), root(state.user_root), 0, root(state.kernel_root), cr4, 0, 0, 0];
-    let [dr0, dr1, dr2, dr3] = state.breakpoints;
-    context.debugreg = [dr0, dr1, dr2, dr3, 0, 0, state.debug_status.bits(), state.debug_control.bits()];
-    context.event_callback_eip = state.event_callback.address;
-    context.failsafe_callback_eip = state.failsafe_callback.address;
-    context.syscall_callback_eip = state.syscall_callback.address;
-    context.vm_assist = domain.memory.all_assists().bits();
-    context.fs_base = state.fs_base;
-    context.gs_base_kernel = state.gs_base_kernel;
-    context.gs_base_user = state.gs_base_user;
-    Ok(())
 }
 
 fn context_flags(vcpu: &Vcpu, state: &VcpuState) -> ContextFlags {

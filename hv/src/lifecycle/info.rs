@@ -37,7 +37,7 @@ impl<M: Machine> Hypervisor<M> {
             tot_pages: domain.owner().slot().map_or(0, |slot| self.memory.frames.reserved(slot)).into(),
             max_pages: domain.memory.max_pages.load(Ordering::Relaxed).into(),
             outstanding_pages: domain.owner().slot().map_or(0, |slot| self.memory.frames.claimed_by(slot)).into(),
-            shared_info_frame: domain.shared_info.mfn().raw(),
+            shared_info_frame: self.memory.told_of(&domain.memory, domain.shared_info.mfn()),
             cpu_time: domain.each_vcpu().map(|v| v.sched.runstate.lock().ran(now)).sum(),
             nr_online_vcpus: up().count() as u32,
             max_vcpu_id: domain.each_vcpu().map(|v| v.id).max().unwrap_or(XEN_INVALID_MAX_VCPU_ID),

@@ -98,7 +98,12 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Fault` if nothing is mapped there, else as [`Self::take_descriptors`].
-    pub fn take_mapped_descriptors(&self, root: RamFrame, va: GuestAddr) -> Result<RamFrame, Errno> {
+    pub fn take_mapped_descriptors(&self, root: Option<RamFrame>, vcpu: u32, va: GuestAddr) -> Result<RamFrame, Errno> {
+        if self.is_translated() {
+            let number = self.memory.translated_page(self.domain.owner, vcpu, va).ok_or(Errno::Fault)?;
+            return self.take_descriptors(self.memory.frame_to_read(self.domain.owner, number)?);
+        }
+        let root = root.ok_or(Errno::Fault)?;
         let mapping = Entry(self.find(root, va).ok_or(Errno::Fault)?.word.load(Ordering::Relaxed));
         let mfn = mapping.mfn().filter(|_| mapping.is_present()).ok_or(Errno::Fault)?;
         self.take_descriptors(mfn)
@@ -131,7 +136,7 @@ impl<M: Hardware> Editor<'_, M> {
             return Err(Errno::Inval);
         }
         for (place, &frame) in gdt.iter_mut().zip(frames) {
-            match Mfn::new(frame).ok_or(Errno::Inval).and_then(|mfn| self.take_descriptors(mfn)) {
+            match self.descriptor_frame(frame).and_then(|mfn| self.take_descriptors(mfn)) {
                 Ok(page) => *place = Some(page),
                 Err(error) => {
                     self.put_gdt(gdt);
@@ -140,6 +145,14 @@ impl<M: Hardware> Editor<'_, M> {
             }
         }
         Ok(gdt)
+    }
+
+    /// The frame that a guest names as a page of descriptors.
+    fn descriptor_frame(&self, number: u64) -> Result<Mfn, Errno> {
+        if self.is_translated() {
+            return self.memory.frame_to_read(self.domain.owner, number);
+        }
+        Mfn::new(number).ok_or(Errno::Inval)
     }
 
     /// Gives back the frames of a GDT that no CPU shows any more.
@@ -154,14 +167,40 @@ impl<M: Hardware> Editor<'_, M> {
     ///
     /// # Errors
     /// `Inval` for a bad descriptor, an unaligned address, or a frame that cannot be written.
+    #[inline(always)]
     pub fn write_descriptor(&self, address: MachineAddr, descriptor: u64) -> Result<(), Errno> {
         let slot = Slot::at_offset(address.offset()).ok_or(Errno::Inval)?;
         let mfn = Mfn::containing(address).ok_or(Errno::Inval)?;
         let fixed = check(descriptor)?;
         let state = self.memory.frames.state(mfn);
-        if state.owner() != self.domain.owner {
+        if state.owner() != self.domain.named() {
             return Err(Errno::Inval);
         }
+        self.write_judged_descriptor(mfn, state, slot, fixed)
+    }
+
+    /// The same where the address is one of the domain's memory, which is translated; what that refuses is `refusal`
+    /// where it is not.
+    ///
+    /// # Errors
+    /// As [`Self::write_descriptor`].
+    #[cold]
+    #[inline(never)]
+    pub fn write_translated_descriptor(
+        &self,
+        address: MachineAddr,
+        descriptor: u64,
+        refusal: Errno,
+    ) -> Result<(), Errno> {
+        let number = Mfn::containing(address).filter(|_| self.is_translated()).ok_or(refusal)?;
+        let (slot, fixed) = (Slot::at_offset(address.offset()).ok_or(refusal)?, check(descriptor)?);
+        let (mfn, _) = self.memory.meant(self.domain.named(), number).ok_or(refusal)?;
+        self.write_judged_descriptor(mfn, self.memory.frames.state(mfn), slot, fixed)
+    }
+
+    /// Writes a descriptor that was judged into a frame of the domain.
+    #[inline(always)]
+    fn write_judged_descriptor(&self, mfn: Mfn, state: FrameState, slot: Slot, fixed: u64) -> Result<(), Errno> {
         let write = |frame: RamFrame| slot.of(self.memory.machine.words(frame)).store(fixed, Ordering::Release);
         if state.kind() == FrameType::Descriptor && state.uses() != 0 && state.is_validated() {
             write(RamFrame::counted(mfn));

@@ -77,6 +77,12 @@ impl<'a, M: Hardware> Editor<'a, M> {
         self.domain.owner
     }
 
+    /// Whether the numbers in its tables are translated: there is nothing to be edited.
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.domain.is_translated()
+    }
+
     /// Units of work done so far.
     #[must_use]
     pub const fn spent(&self) -> u32 {

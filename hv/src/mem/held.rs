@@ -100,9 +100,21 @@ impl<M: Hardware> Memory<M> {
     /// As for each.
     #[inline(always)]
     pub fn hold_as(&self, mfn: Mfn, owner: Owner, hold: Hold) -> Result<Held<'_>, Errno> {
-        if !self.frames.try_get_page_fast(mfn.index(), owner, hold == Hold::Writable) {
-            self.count_slow(mfn, owner, hold)?;
+        if !self.frames.try_get_page_fast(mfn.index(), owner, hold == Hold::Writable)
+            && let Err(error) = self.count_slow(mfn, owner, hold)
+        {
+            return self.hold_meant(mfn, owner, hold, error);
         }
+        Ok(Held { frames: &self.frames, frame: RamFrame::counted(mfn), hold })
+    }
+
+    /// Holds the frame that `named` means by a number, if that is no frame's; `error` is why it is none.
+    #[cold]
+    #[inline(never)]
+    fn hold_meant(&self, number: Mfn, named: Owner, hold: Hold, error: Errno) -> Result<Held<'_>, Errno> {
+        let owner = named.behind_numbers().ok_or(error)?;
+        let (mfn, _) = self.translation(owner, number.raw()).ok_or(Errno::Inval)?;
+        self.count_slow(mfn, owner, hold)?;
         Ok(Held { frames: &self.frames, frame: RamFrame::counted(mfn), hold })
     }
 
@@ -129,7 +141,7 @@ impl<M: Hardware> Memory<M> {
     pub fn hold_own(&self, gfn: u64, owner: Owner) -> Result<Held<'_>, Errno> {
         let mfn = Mfn::new(gfn).ok_or(Errno::Inval)?;
         let held = self.hold_writable(mfn, owner).map_err(|_| Errno::Inval)?;
-        self.mark_lent(owner, mfn);
+        self.mark_lent(owner, held.frame().mfn());
         Ok(held)
     }
 }

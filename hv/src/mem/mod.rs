@@ -12,7 +12,8 @@
 //!   editor ── the paging lock of a domain, and what one may do who holds it
 //!     ├ edit · va_mapping · write_emulation · grant_mapping     one entry
 //!     ├ promote · walk · linear · root · descriptor             whole tables, resumable
-//!     ├ shadow                                                  what the CPU walks instead, while writes are logged
+//!     ├ shadow                                                  what the CPU walks instead, while writes are logged,
+//!     │                                                         and where frames are translated
 //!     ├ working_set                                             which pages are used
 //!     └ relinquish                                              all that a dead domain had
 //!   ram · held ── a frame that is RAM; one that is counted for as long as a value lives
@@ -62,7 +63,7 @@ use crate::{
     speculation::L1tf,
 };
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use frame_table::FrameTable;
 use frame_type::Owner;
 pub use held::{Held, Hold};
@@ -199,6 +200,8 @@ impl Paging {
 pub struct PagingDomain {
     /// Its slot in the domain table, as frames name their owners.
     pub owner: Owner,
+    /// In whose name the numbers are by which it is told of frames.
+    named: AtomicU16,
     /// Whether it is the control domain: it may map what is not RAM, as far as its rights go.
     pub is_privileged: bool,
     /// What of the machine it may touch.
@@ -233,6 +236,7 @@ impl PagingDomain {
     pub fn new(owner: Owner, is_privileged: bool, rights: Rights) -> Self {
         Self {
             owner,
+            named: AtomicU16::new(owner.raw()),
             is_privileged,
             rights: Lock::new(rights),
             max_pages: AtomicU32::new(0),
@@ -253,6 +257,25 @@ impl PagingDomain {
     pub fn judge_absent_entries(&mut self, rule: L1tf) {
         self.judged = Some(rule);
         self.paging.lock().set_shadowed(false, true);
+    }
+
+    /// In whose name the numbers are by which the domain, and who acts on it, names frames of its own: the domain's, or
+    /// [`Owner::translated`].
+    #[inline(always)]
+    #[must_use]
+    pub fn named(&self) -> Owner {
+        Owner::from_raw(self.named.load(Ordering::Relaxed))
+    }
+
+    fn set_named(&self, named: Owner) {
+        self.named.store(named.raw(), Ordering::Relaxed);
+    }
+
+    /// Whether its numbers are translated.
+    #[inline]
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.named() != self.owner
     }
 
     /// Whether this assistance is on.

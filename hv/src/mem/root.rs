@@ -136,6 +136,11 @@ impl<M: Hardware> Editor<'_, M> {
         root: Mfn,
     ) -> Result<(), Stop> {
         self.settle()?;
+        if self.is_translated() {
+            self.show_numbered(*loaded, Some(root))?;
+            self.memory.load_root(cpu, *loaded);
+            return Ok(());
+        }
         let root = self.take_table(root, 4)?;
         let old = current.replace(root);
         self.change_loaded(loaded, Some(root));
@@ -167,11 +172,38 @@ impl<M: Hardware> Editor<'_, M> {
         loaded: &mut RootAddress,
         root: Option<Mfn>,
     ) -> Result<(), Stop> {
+        if !self.is_plain() {
+            return self.switch_user_slow(current, loaded, root);
+        }
+        self.exchange_user_root(current, loaded, root)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switch_user_slow(
+        &mut self,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Option<Mfn>,
+    ) -> Result<(), Stop> {
+        self.settle()?;
+        if self.is_translated() {
+            return self.show_numbered(*loaded, root);
+        }
+        self.exchange_user_root(current, loaded, root)
+    }
+
+    #[inline(always)]
+    fn exchange_user_root(
+        &mut self,
+        current: &mut Option<RamFrame>,
+        loaded: &mut RootAddress,
+        root: Option<Mfn>,
+    ) -> Result<(), Stop> {
         let old = *current;
         if old.map(RamFrame::mfn) == root {
             return Ok(());
         }
-        self.settle()?;
         let mut taken = None;
         if let Some(root) = root {
             let root = self.take_table(root, 4)?;
@@ -184,6 +216,16 @@ impl<M: Hardware> Editor<'_, M> {
             self.put_table(old);
         }
         Ok(())
+    }
+}
+
+impl<M: Hardware> Editor<'_, M> {
+    /// Has what a CPU has loaded show the address space of another root, of which the domain's number is given.
+    #[cold]
+    #[inline(never)]
+    fn show_numbered(&self, loaded: RootAddress, root: Option<Mfn>) -> Result<(), Stop> {
+        let loaded = loaded.mfn().ok_or(Errno::Inval)?;
+        Ok(self.memory.show_translated_root(self.domain.owner, loaded, root.map(Mfn::raw))?)
     }
 }
 

@@ -8,6 +8,9 @@
 //! The pages are chosen by a hash of frame number and seed, so the choice is two numbers and no list. A frame that is a
 //! page table counts as touched: the domain cannot give it away. What others do with a granted page does not count.
 //!
+//! Where frames are translated for a guest, nothing of its tables is touched: all shadows are dropped when a period
+//! begins, and what is shown again was used ([`super::shadow::translated`]).
+//!
 //! The guest sees the accessed bits of these few pages cleared. To kernels they are a hint about age: such a page seems
 //! unused since then, until it is used.
 
@@ -83,6 +86,18 @@ impl WorkingSet {
         }
     }
 
+    /// Whether a frame is watched now, or in the next period.
+    fn is_watched(&self, frame: Mfn) -> bool {
+        [self.running, self.next].into_iter().flatten().any(|choice| choice.has(frame.index()))
+    }
+
+    /// Notes that a frame was used, if that is counted.
+    fn note_use(&mut self, frame: Mfn) {
+        if self.running.is_some_and(|choice| choice.has(frame.index())) {
+            self.touch(frame.index());
+        }
+    }
+
     /// Ends the period. Returns how many pages were watched, and how many of these were touched.
     pub fn turn(&mut self) -> (u32, u32) {
         self.running = self.next.take();
@@ -104,7 +119,8 @@ impl<M: Hardware> super::Memory<M> {
             *set = Some(heap::own(&self.machine, WorkingSet::default())?);
         }
         // Through shadows the CPU sets no bits of the guest's, and shows what is accessed alone.
-        let is_shadowed = domain.is_shadowed.load(Ordering::Acquire);
+        // Where frames are translated, what is shown was used.
+        let is_shadowed = domain.is_shadowed.load(Ordering::Acquire) && !domain.is_translated();
         let frames = domain.owner.slot().map_or(0, |slot| self.frames.reserved(slot));
         if let Some(set) = set.as_deref_mut() {
             let samples = if is_shadowed { 0 } else { samples.min(MAX_SAMPLES) };
@@ -126,6 +142,9 @@ impl<M: Hardware> super::Memory<M> {
             }
             if let Some(set) = set.as_deref_mut() {
                 set.count(frame, state);
+                if domain.is_translated() && set.is_watched(frame) && self.take_use(domain.owner, frame) {
+                    set.note_use(frame);
+                }
                 if state.kind() == FrameType::L1 && state.uses() != 0 {
                     Editor::lock(self, domain).look_through(set, frame);
                     units = units.saturating_sub(TABLE_UNITS);

@@ -6,7 +6,7 @@ use super::{
     vector,
 };
 use crate::{
-    addr::{GuestAddr, MachineAddr, Mfn},
+    addr::{GuestAddr, MachineAddr, Mfn, PAGE_SHIFT},
     caller::Caller,
     domain::{
         control_registers::{CR0, CR4_GUEST},
@@ -15,7 +15,7 @@ use crate::{
         debug as registers,
     },
     machine::Machine,
-    mem::editor::Editor,
+    mem::{editor::Editor, shadow::translated::Mode},
 };
 use oxen_abi::segments::XEN_EMULATE_PREFIX;
 use oxen_abi::trace::{TRC_64_FLAG, TRC_PV_EMULATE_PRIVOP, TRC_PV_FORCED_INVALID_OP, halves};
@@ -262,10 +262,17 @@ impl<M: Machine> Caller<'_, M> {
                 Some(cr0.bits())
             }
             2 => Some(self.state.info.cr2()),
-            3 => self.state.kernel_root.map(|root| root.mfn().address().as_u64()),
+            3 => self.kernel_root_address(),
             4 => Some(self.state.cr4.bits()),
             _ => None,
         }
+    }
+
+    /// The root of the kernel's address space, as the guest names it.
+    fn kernel_root_address(&self) -> Option<u64> {
+        let numbered = || self.hv.memory.translated_root(self.domain.owner(), self.vcpu.id, Mode::Kernel);
+        let root = self.state.kernel_root.map(|root| root.mfn().raw()).or_else(numbered);
+        root.map(|number| number << PAGE_SHIFT)
     }
 
     fn write_control_register(&mut self, control: u8, value: u64) -> Result<(), Undone> {

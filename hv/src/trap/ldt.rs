@@ -43,9 +43,9 @@ impl<M: Machine> Caller<'_, M> {
         if place.is_some() {
             return Ok(false);
         }
-        let root = self.state.kernel_root.ok_or(Errno::Fault)?;
+        let (root, vcpu) = (self.state.kernel_root, self.vcpu.id);
         let va = GuestAddr::new(self.state.ldt_base.wrapping_add(start as u64));
-        *place = Some(Editor::open(&self.hv.memory, &self.domain.memory)?.take_mapped_descriptors(root, va)?);
+        *place = Some(Editor::open(&self.hv.memory, &self.domain.memory)?.take_mapped_descriptors(root, vcpu, va)?);
         self.hv.machine().load_descriptor_tables(self.state);
         Ok(true)
     }

@@ -36,6 +36,16 @@ impl Holds {
     }
 }
 
+/// What stands in a domain's memory, where its frames are translated: number, frame, whether it is held to be written
+/// to.
+pub(crate) fn each_translation(hv: &Hypervisor<Fake>, owner: Owner, mut act: impl FnMut(u64, Mfn, bool)) {
+    let mut next = 0;
+    while let Some((gfn, frame, is_writable)) = hv.memory.next_translation(owner, next) {
+        act(gfn, frame, is_writable);
+        next = gfn + 1;
+    }
+}
+
 /// Every frame of the machine.
 pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
     (0..hv.memory.frames.end() as u64).filter_map(Mfn::new)
@@ -52,6 +62,7 @@ pub(crate) fn check(hv: &Hypervisor<Fake>, known: &Holds, was_lent: impl Fn(Owne
     while let Some(domain) = hv.domains.next_from(from) {
         from = DomId(domain.id.0 + 1);
         domain.events.each_frame(|frame| holds.add(frame, true));
+        each_translation(hv, domain.owner(), |_, frame, is_writable| holds.add(frame, is_writable));
     }
     let mut owned: HashMap<usize, u32> = HashMap::new();
     let mut free = 0;

@@ -29,8 +29,13 @@ pub(super) fn shows_two_address_spaces(report: &Report) -> Result<()> {
 
 /// `xl mem-set` moves a guest's memory down and up again, and what it holds stays as it was.
 pub(super) fn a_guest_follows_its_memory_target(lab: &Lab<'_>) -> Result<Verdict> {
+    follows_its_memory_target(lab, "")
+}
+
+/// The same where the guest's configuration says this besides.
+pub(super) fn follows_its_memory_target(lab: &Lab<'_>, more: &str) -> Result<Verdict> {
     let mut prompt = Prompt::open(&lab.machine("")?)?;
-    prompt.command("xl create hog.cfg memory=64 maxmem=64; sleep 3")?;
+    prompt.command(&format!("xl create hog.cfg memory=64 maxmem=64 {more}; sleep 3"))?;
     let full = memory(&mut prompt)?;
     prompt.command("xl mem-set hog 32; sleep 6")?;
     let small = memory(&mut prompt)?;

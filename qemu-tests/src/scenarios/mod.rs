@@ -42,6 +42,7 @@ mod soak;
 mod speculation;
 mod toolstack;
 mod tracing;
+mod translated;
 mod xdp;
 
 /// How long a scenario may take that is long by itself: a boot is seconds on an idle
@@ -248,6 +249,9 @@ scenarios! {
     crowd::guests_ring_each_other_by_queues,
     guests::mmu_shows_two_address_spaces_and_every_refusal,
     guests::a_guest_follows_its_memory_target,
+    translated::the_samples_run_either_way_from_one_binary,
+    translated::a_translated_guest_follows_its_memory_target,
+    translated::what_cannot_be_is_refused_with_the_reason,
     guests::a_guest_cannot_shrink_below_what_it_needs,
     shares::a_tax_on_idle_memory_moves_it_to_who_uses_it,
     guests::a_new_guest_builds_and_boots_outside_the_checkout,

@@ -63,6 +63,11 @@ pub struct Built {
 /// The kernel cannot be laid out in the guest's memory, the machine lacks memory, the kernel's file is damaged, or the
 /// hypervisor refuses a step.
 pub async fn build(plan: &Plan<'_>, kernel: &mut Kernel<'_>) -> Result<Built> {
+    let (image, shell) = (plan.image, &plan.shell);
+    ensure!(
+        image.can_be_translated || !shell.is_translated,
+        "`translated`: the kernel does not say that it can do so (auto_translated_physmap)"
+    );
     let layout = layout::lay_out(plan.image, plan.ramdisk.len() as u64, plan.shell.pages)?;
     let (length, most) = (plan.cmdline.len(), MAX_GUEST_CMDLINE - 1);
     ensure!(length <= most, "the command line has {length} bytes; {most} fit");
@@ -88,6 +93,7 @@ impl Builder<'_> {
         let domain = self.domain;
         let (store_port, console_port) = self.plan.shell.equip(domain)?;
         self.frames = self.plan.shell.populate(domain).await?;
+        self.plan.shell.place_shared(domain)?;
         self.load_image(kernel).await?;
         let ramdisk = self.layout.initrd.as_ref().map_or(0, |pages| pages.start);
         self.load(ramdisk * PAGE, self.plan.ramdisk, self.plan.ramdisk.len()).await?;

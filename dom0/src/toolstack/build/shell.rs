@@ -8,6 +8,7 @@ use oxen_abi::domctl::{ArchDomainconfig, DomctlCreatedomain};
 use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table::{GNTTAB_RESERVED_CONSOLE, GNTTAB_RESERVED_XENSTORE, GrantFlags};
+use oxen_abi::memory::{XENMAPSPACE_GRANT_TABLE, XENMAPSPACE_SHARED_INFO};
 use oxen_abi::sysctl::Capabilities;
 use oxen_domu_lib::memory::{
     Mfn, Pfn,
@@ -38,7 +39,13 @@ pub struct Shell {
     pub max_grant_version: Option<u32>,
     /// How it has its time stamp counter, a `TSC_MODE_*`; the hypervisor's choice without.
     pub tsc_mode: Option<u32>,
+    /// Whether the hypervisor translates its frames for it.
+    pub is_translated: bool,
 }
+
+/// Frames for translations that a vcpu wants, and pages of memory for each of which one more is wanted.
+const TRANSLATION_PER_VCPU: u64 = 128;
+const PAGES_PER_TRANSLATION: u64 = 128;
 
 /// Frames' worth of mappings of others' grants that a guest may hold, 256 each: enough for one that serves some others.
 /// The hypervisor's own limit, which is for dom0, would let each guest take 2 MiB of its memory.
@@ -74,6 +81,11 @@ impl Shell {
     /// What the hypervisor refuses.
     pub fn equip(&self, domain: DomId) -> Result<(u32, u32)> {
         asked("make its vcpus", control::set_max_vcpus(domain, self.vcpus))?;
+        if self.is_translated {
+            let frames = TRANSLATION_PER_VCPU * u64::from(self.vcpus) + self.end() / PAGES_PER_TRANSLATION;
+            let mib = u32::try_from(frames.div_ceil(256)).unwrap_or(u32::MAX);
+            asked("translate its frames", control::translate(domain, mib))?;
+        }
         if let Some(mode) = self.tsc_mode {
             asked("choose its time stamp counter", control::set_tsc_mode(domain, mode))?;
         }
@@ -83,6 +95,26 @@ impl Shell {
         asked("tell it its memory", control::set_memory_map(domain, bytes))?;
         let open = || asked("open its event channels", control::open_port(domain));
         Ok((open()?, open()?))
+    }
+
+    /// The page behind the last one that it may ever have.
+    fn end(&self) -> u64 {
+        (self.maximum >> 2).max(self.pages)
+    }
+
+    /// Puts what the hypervisor shares with it into its memory, if its frames are translated: `shared_info` behind its
+    /// last page, then its grant table, of which the first frame is needed now.
+    ///
+    /// # Errors
+    /// What the hypervisor refuses.
+    pub fn place_shared(&self, domain: DomId) -> Result<()> {
+        if !self.is_translated {
+            return Ok(());
+        }
+        for (space, page) in [(XENMAPSPACE_SHARED_INFO, self.end()), (XENMAPSPACE_GRANT_TABLE, self.end() + 1)] {
+            asked("place what it shares", control::add_to_physmap(domain, space, 0, Pfn::new(page)))?;
+        }
+        Ok(())
     }
 
     /// Whether the machine has memory for it.

@@ -130,6 +130,9 @@ fn seconds(nanoseconds: u64) -> String {
 
 /// Whether a guest can be asked to suspend itself.
 fn judge(system: &System, guest: &Guest) -> Result<()> {
+    if guest.config.is_translated {
+        bail!("`{}` cannot be saved: its frames are translated", guest.name());
+    }
     if !knows_suspend(system, guest.domain.get()) {
         bail!(
             "the kernel of `{}` does not know how to suspend itself (its node control/feature-suspend)",

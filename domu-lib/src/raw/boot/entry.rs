@@ -52,9 +52,10 @@ global_asm!(
     "oxen_note {hypercall}, .quad hypercall_page",
     "oxen_note {virt_base}, .quad virt_base",
     "oxen_note {paddr_offset}, .quad 0",
-    "oxen_note {features}, .asciz \"!writable_page_tables|pae_pgdir_above_4gb\"",
-    // Bit 0 writable_page_tables is used where offered, bit 11 says that the image can be dom0.
-    "oxen_note {supported_features}, .long 0x801",
+    "oxen_note {features}, .asciz \"!writable_page_tables|auto_translated_physmap|pae_pgdir_above_4gb\"",
+    // Bits 0 writable_page_tables and 2 auto_translated_physmap are used where offered, bit 11 says that the image
+    // can be dom0.
+    "oxen_note {supported_features}, .long 0x805",
     "oxen_note {l1_mfn_valid}, .quad 1, 1",
     "oxen_note {suspend_cancel}, .long 1",
     "oxen_note {mod_start_pfn}, .quad 1",

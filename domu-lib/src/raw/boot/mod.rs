@@ -35,6 +35,7 @@ extern "C" fn start(info: *const StartInfo) -> ! {
     let info = unsafe { &*info };
     trap::install(panic::exception);
     view::find_machine_to_phys();
+    view::find_translation(info.shared_info);
     let pt_pfn = layout::pfn_of(info.pt_base);
     // SAFETY: the builder's list has `nr_pages` entries and nobody else uses it.
     let list = unsafe { view::words(info.mfn_list, info.nr_pages as usize) };

@@ -6,16 +6,18 @@ use oxen_abi::domid::DomId;
 use oxen_abi::errno::Errno;
 use oxen_abi::grant_table::{self as abi, CopyFlags, MapFlags};
 use oxen_abi::hypercall::Hypercall;
+use oxen_abi::memory::{AddToPhysmap, XENMAPSPACE_GRANT_TABLE, XENMEM_ADD_TO_PHYSMAP};
 use static_assertions::{assert_eq_size, assert_not_impl_any};
 use zerocopy::FromZeros;
 
 use super::foreign::Foreign;
 use super::page::Page;
 use super::tables;
+use super::view;
 use super::words::{Access, Words};
 use crate::pages::ranges::Range;
 use crate::pages::{Mfn, PAGE_SIZE, layout, p2m};
-use crate::raw::hypercall::call3;
+use crate::raw::hypercall::{call2, call3};
 
 /// Operations that go to the hypervisor at a time.
 const BATCH: usize = 32;
@@ -78,6 +80,9 @@ const fn status(status: i16) -> Result<(), GrantError> {
 /// What the hypervisor refuses: more frames than the domain may have.
 pub(crate) fn table_frames(count: usize, frames: &mut [Mfn]) -> Result<(), GrantError> {
     assert!(frames.len() >= count);
+    if view::is_translated() {
+        place_table(count)?;
+    }
     let mut setup = [abi::GnttabSetupTable {
         dom: DomId::SELF,
         nr_frames: count as u32,
@@ -87,6 +92,25 @@ pub(crate) fn table_frames(count: usize, frames: &mut [Mfn]) -> Result<(), Grant
     // SAFETY: the list has room for as many frame numbers as are asked for, and an `Mfn` is one.
     unsafe { call(abi::GNTTABOP_SETUP_TABLE, &mut setup) }?;
     status(setup[0].status)
+}
+
+/// Puts the frames of the table behind `shared_info` in this guest's memory, where its builder left room.
+fn place_table(count: usize) -> Result<(), GrantError> {
+    let first = view::end_of_memory() + 1;
+    for index in 0..count as u64 {
+        let request = AddToPhysmap {
+            domid: DomId::SELF,
+            size: 0,
+            space: XENMAPSPACE_GRANT_TABLE,
+            idx: index,
+            gpfn: first + index,
+        };
+        // SAFETY: nothing of this guest's is at these numbers.
+        Errno::check(unsafe {
+            call2::<{ Hypercall::MemoryOp as u32 }>(XENMEM_ADD_TO_PHYSMAP.into(), (&raw const request) as u64)
+        })?;
+    }
+    Ok(())
 }
 
 /// One mapped grant.

@@ -1,17 +1,37 @@
 //! Views of memory: words of any page of ours, the machine-to-physical table.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use oxen_abi::features::XENFEAT_AUTO_TRANSLATED_PHYSMAP;
 use oxen_abi::hypercall::Hypercall;
 use oxen_abi::memory;
 use zerocopy::FromZeros;
 
 use crate::pages::layout::{VIRT_BASE, address};
 use crate::pages::{Mfn, Pfn, m2p, p2m};
-use crate::raw::hypercall::call2;
+use crate::raw::hypercall::{call, call2};
 use crate::raw::trap;
 
 static M2P: m2p::Table = m2p::Table::new();
+
+/// Whether the hypervisor translates this guest's frames: then their numbers are those of its pages.
+static IS_TRANSLATED: AtomicBool = AtomicBool::new(false);
+
+/// The number behind the last page that this guest may ever have, if they are: its builder has put `shared_info` there.
+static END: AtomicU64 = AtomicU64::new(0);
+
+/// Asks whether frames are translated; where `shared_info` is, the builder says.
+pub(crate) fn find_translation(shared_info: u64) {
+    END.store(shared_info >> 12, Ordering::Relaxed);
+    let features = call::features(0).unwrap_or(0);
+    IS_TRANSLATED.store(features & 1 << XENFEAT_AUTO_TRANSLATED_PHYSMAP != 0, Ordering::Relaxed);
+}
+
+/// Whether the hypervisor translates this guest's frames: then their numbers are those of its pages, and its page
+/// tables are memory like any other.
+pub fn is_translated() -> bool {
+    IS_TRANSLATED.load(Ordering::Relaxed)
+}
 
 /// Asks where the machine-to-physical table is, and how many frames it covers.
 pub(crate) fn find_machine_to_phys() {
@@ -30,6 +50,9 @@ pub(crate) fn machine_frames() -> u64 {
 
 /// What the hypervisor's table says about `mfn`: a claim about a frame of ours, anything for a frame of others.
 pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<Pfn> {
+    if is_translated() {
+        return Some(Pfn::new(mfn.raw()));
+    }
     trap::probe_read(M2P.word(mfn)?).ok().map(Pfn::new)
 }
 
@@ -37,6 +60,11 @@ pub(crate) fn machine_to_phys(mfn: Mfn) -> Option<Pfn> {
 pub fn pfn(frame: Mfn) -> Option<Pfn> {
     let pfn = machine_to_phys(frame)?;
     (p2m::mfn(pfn) == Some(frame)).then_some(pfn)
+}
+
+/// The number of `shared_info`, where frames are translated: what is behind it is free.
+pub(crate) fn end_of_memory() -> u64 {
+    END.load(Ordering::Relaxed)
 }
 
 /// Reads word `index` of a page of ours, whatever it is used for.

@@ -140,8 +140,9 @@ impl<M: Machine> Caller<'_, M> {
         let array = GuestPtr::<u64>::new(request.array, request.num)?;
         for index in 0..request.num {
             let raw = array.read(hv.machine(), index)?;
+            let frame = Mfn::new(raw).and_then(|number| hv.memory.meant(domain.memory.named(), number));
             let state =
-                Mfn::new(raw).filter(|&mfn| hv.memory.frames.is_ram(mfn)).map(|mfn| hv.memory.frames.state(mfn));
+                frame.filter(|&(mfn, _)| hv.memory.frames.is_ram(mfn)).map(|(mfn, _)| hv.memory.frames.state(mfn));
             let kind = match state.filter(|s| s.owner() == domain.owner() && s.is_allocated()) {
                 None => XEN_DOMCTL_PFINFO_XTAB,
                 Some(state) if state.uses() == 0 => 0,

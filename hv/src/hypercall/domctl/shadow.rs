@@ -22,15 +22,18 @@ use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
         Domctl, DomctlShadowOp, DomctlShadowOpStats, XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY,
-        XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL, XEN_DOMCTL_SHADOW_OP_CLEAN, XEN_DOMCTL_SHADOW_OP_ENABLE,
-        XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, XEN_DOMCTL_SHADOW_OP_ENABLE_TEST, XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION,
-        XEN_DOMCTL_SHADOW_OP_OFF, XEN_DOMCTL_SHADOW_OP_PEEK, XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION,
+        XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT, XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE, XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL,
+        XEN_DOMCTL_SHADOW_OP_CLEAN, XEN_DOMCTL_SHADOW_OP_ENABLE, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY,
+        XEN_DOMCTL_SHADOW_OP_ENABLE_TEST, XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION, XEN_DOMCTL_SHADOW_OP_OFF,
+        XEN_DOMCTL_SHADOW_OP_PEEK, XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION,
     },
     errno::Errno,
 };
 
 /// Frames in a MiB, by which the interface counts.
 const MIB_SHIFT: u32 = 20 - PAGE_SHIFT;
+/// What old versions of Xen's toolstack asked for where a paravirtual guest's frames were to be translated.
+const TRANSLATE: u32 = XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT | XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE;
 /// Where Xen keeps a mode in a word of 32 bits: what does not fit means nothing.
 const MODE_SHIFT: u32 = 10;
 /// Of more pages Xen loses count while it rounds them up to bytes: it tells of none.
@@ -74,12 +77,17 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             return Ok(());
         }
         let step = self.caller.hv.memory.shadow_step(&self.operator, &self.domain.memory, op)?;
+        // What a domain's numbers mean does not end before the domain, and its writes are not logged.
+        if self.domain.memory.is_translated() && op != XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION {
+            return Err(Errno::Inval.into());
+        }
         let is_logging = self.request.mode & XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY != 0;
         match op {
             XEN_DOMCTL_SHADOW_OP_OFF => self.turn_off(),
             XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY => self.turn_on(step, true),
             XEN_DOMCTL_SHADOW_OP_ENABLE if is_logging => self.turn_on(step, true),
-            // Guests that see no machine frames have hardware's help, and there are none.
+            XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode == TRANSLATE => self.translate(),
+            // Guests with hardware's help there are none.
             XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode << MODE_SHIFT != 0 => Err(Errno::Inval.into()),
             XEN_DOMCTL_SHADOW_OP_ENABLE | XEN_DOMCTL_SHADOW_OP_ENABLE_TEST => self.turn_on(step, false),
             XEN_DOMCTL_SHADOW_OP_CLEAN | XEN_DOMCTL_SHADOW_OP_PEEK => self.read(step),
@@ -159,6 +167,20 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
         }
         self.set_step(None);
         Ok(())
+    }
+
+    /// Has the frames of a domain be translated for it, which has none yet.
+    fn translate(&self) -> Result<(), Stop> {
+        let (memory, owner) = (&self.caller.hv.memory, self.domain.owner());
+        let has_frames = owner.slot().is_none_or(|slot| memory.frames.reserved(slot) != 0);
+        if has_frames || self.domain.has_begun() || self.domain.is_privileged() || memory.shadow_mode(owner).0 {
+            return Err(Errno::Inval.into());
+        }
+        let begun = self.take_memory(memory.shadow_allocation(owner));
+        match begun.and_then(|()| Ok(memory.begin_translation(&self.domain.memory)?)) {
+            Err(Stop::Refused(_)) => self.give_up(),
+            begun => begun,
+        }
     }
 
     fn begin(&self, is_logging: bool) -> Result<(), Stop> {

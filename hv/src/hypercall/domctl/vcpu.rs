@@ -4,7 +4,6 @@ use super::{Answer, Outcome, find};
 use crate::{
     caller::Caller,
     domain::{Domain, vcpu::Pauses},
-    lifecycle::context,
     machine::Machine,
     mem::guest_ptr::GuestPtr,
     reply::Control,
@@ -45,7 +44,7 @@ impl<M: Machine> Caller<'_, M> {
         let mut context = VcpuGuestContext::new_zeroed();
         self.hv.pause_domain(domain);
         self.hv.wait_until_domain_off(domain);
-        let done = context::get(domain, vcpu, &mut context);
+        let done = self.hv.get_context(domain, vcpu, &mut context);
         self.hv.unpause_domain(domain);
         done?;
         to.write(self.hv.machine(), 0, &context)?;

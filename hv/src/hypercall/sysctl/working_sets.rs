@@ -7,7 +7,7 @@ use crate::{
     domain::Domain,
     hypercall::number::{long, size, uint},
     machine::Machine,
-    mem::guest_ptr::GuestPtr,
+    mem::{guest_ptr::GuestPtr, shadow::translated::Forget},
     reply::{Control, Stop},
 };
 use alloc::sync::Arc;
@@ -39,6 +39,8 @@ impl<M: Machine> Caller<'_, M> {
         let cpus =
             hv.domains.from(DomId::DOM0).fold(0, |cpus, domain| cpus | hv.memory.frames.tlb.cpus_of(domain.owner()));
         hv.memory.flush_cpus(cpus);
+        // What is used from now on is shown anew.
+        hv.domains.from(DomId::DOM0).for_each(|domain| hv.memory.forget_translations(domain.owner(), Forget::All));
         let mut count = 0_u32;
         let mut written: Result<(), Errno> = Ok(());
         for domain in hv.domains.from(DomId::DOM0) {

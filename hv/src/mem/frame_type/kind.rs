@@ -87,6 +87,8 @@ impl Owner {
     /// The hypervisor's own that the control domain may map to read: what `DOMID_XEN` names.
     pub const XEN: Self = Self(Self::MASK - 3);
     pub(super) const MASK: u16 = 0x3ff;
+    /// Set in the names of [`Self::translated`].
+    const NUMBERS: u16 = 1 << 9;
 
     /// The domain in this slot of the domain table.
     #[inline]
@@ -99,7 +101,28 @@ impl Owner {
     #[inline]
     #[must_use]
     pub const fn slot(self) -> Option<usize> {
-        if self.0 >= Self::XEN.0 { None } else { Some(self.0 as usize) }
+        if self.0 as usize >= crate::config::MAX_DOMAINS { None } else { Some(self.0 as usize) }
+    }
+
+    /// In whose name numbers are that a domain's p2m translates ([`super::super::shadow::translated`]). No frame is
+    /// this owner's: a number that is taken for a frame's is refused.
+    #[must_use]
+    pub const fn translated(self) -> Self {
+        Self(self.0 | Self::NUMBERS)
+    }
+
+    /// Whose numbers they are, if they are such.
+    #[must_use]
+    pub const fn behind_numbers(self) -> Option<Self> {
+        if self.0 & Self::NUMBERS == 0 { None } else { Self::domain((self.0 & !Self::NUMBERS) as usize) }
+    }
+
+    pub(in super::super) const fn raw(self) -> u16 {
+        self.0
+    }
+
+    pub(in super::super) const fn from_raw(raw: u16) -> Self {
+        Self(raw)
     }
 
     /// Whether there are frames of this owner's that others can refer to.
@@ -110,4 +133,5 @@ impl Owner {
     }
 }
 
-const _: () = assert!(crate::config::MAX_DOMAINS <= Owner::XEN.0 as usize);
+const _: () = assert!(crate::config::MAX_DOMAINS <= Owner::NUMBERS as usize);
+const _: () = assert!(Owner::NUMBERS as usize + crate::config::MAX_DOMAINS <= Owner::XEN.0 as usize);

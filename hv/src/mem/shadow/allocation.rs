@@ -45,6 +45,7 @@ impl Shadow {
             stats: super::Stats::default(),
             round: 0,
             has_missed: false,
+            translated: None,
         }
     }
 
@@ -216,6 +217,7 @@ impl<M: Hardware> Memory<M> {
     /// `Unfinished`: call again.
     pub fn end_shadows(&self, domain: &PagingDomain) -> Result<(), Stop> {
         let owner = domain.owner;
+        self.end_translation(owner)?;
         {
             let mut paging = domain.paging.lock();
             let Some(mut shadows) = self.shadows.of(owner) else { return Ok(()) };
@@ -253,6 +255,9 @@ impl Shadow {
             memory.shadows.logging.fetch_sub(1, Ordering::SeqCst);
         }
         self.drop_all(memory, owner);
+        if let Some(translated) = &mut self.translated {
+            translated.end();
+        }
         self.dirty = Bitmap::default();
         self.lent = Bitmap::default();
         self.loans = 0;

@@ -46,7 +46,7 @@ struct Step {
 }
 
 /// Why there is nothing shown yet.
-enum Again {
+pub(super) enum Again {
     /// An entry changed meanwhile.
     Changed,
     /// There is no room for a shadow.
@@ -65,6 +65,9 @@ impl<M: Hardware> Memory<M> {
         let shadow = shadows.as_deref_mut()?;
         let root = *shadow.roots.get(index)?;
         let frame = root.frame.filter(|frame| frame.mfn() == loaded)?;
+        if shadow.translated.is_some() {
+            return Some(shadow.fault_translated(self, owner, index, va, access));
+        }
         let source = root.source.filter(|_| va.is_guest_range(1));
         let Some(source) = source else { return Some(Met::Refused { is_present: false }) };
         for _ in 0..ATTEMPTS {

@@ -125,7 +125,7 @@ impl<M: Hardware> Memory<M> {
         let mut shadows = self.shadows.of(owner)?;
         let shadow = shadows.as_deref_mut().filter(|shadow| shadow.is_on)?;
         for (index, source) in (MODES * vcpu as usize..).zip(guests) {
-            if shadow.roots.get(index)?.source != source {
+            if shadow.translated.is_none() && shadow.roots.get(index)?.source != source {
                 shadow.show_root(self, owner, index, source);
             }
         }

@@ -59,7 +59,7 @@ impl<M: Hardware> Memory<M> {
         Ok(Operator(&self.shadows.is_operated))
     }
 
-    fn with<R>(&self, owner: Owner, act: impl FnOnce(&mut Shadow) -> R) -> Option<R> {
+    pub(super) fn with<R>(&self, owner: Owner, act: impl FnOnce(&mut Shadow) -> R) -> Option<R> {
         self.shadows.of(owner).as_deref_mut().and_then(Option::as_deref_mut).map(act)
     }
 

@@ -1,5 +1,7 @@
 //! Shadow page tables: the CPU runs on tables of the hypervisor's, built on demand from the guest's. Their first use is
-//! *log-dirty*: to know which pages of a running guest have been written to, as saving and moving it need.
+//! *log-dirty*: to know which pages of a running guest have been written to, as saving and moving it need. Their
+//! second, for guests whose tables hold no frames of the machine's, has laws of its own: [`translated`]. All below is
+//! about the first.
 //!
 //! # Why shadows
 //!
@@ -61,6 +63,7 @@ mod index;
 pub mod lent;
 pub mod log;
 mod pool;
+pub mod translated;
 
 use super::{Hardware, frame_type::Owner};
 use crate::{
@@ -118,6 +121,8 @@ struct Shadow {
     round: u32,
     /// Whether a page could not be noted, for want of memory.
     has_missed: bool,
+    /// What the domain's numbers mean, where they are no frames of the machine's.
+    translated: Option<translated::Translated>,
 }
 
 /// The shadows of all domains, by their slots.
