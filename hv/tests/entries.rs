@@ -64,10 +64,11 @@ fn selectors_that_are_gone_are_told_by_the_failsafe_callback() {
     guest.state.selectors_wait = true;
     guest.vcpu.work.store(Work::SELECTORS, Ordering::SeqCst);
     guest.hv.machine().good_selectors.store(0x10, Ordering::SeqCst);
+    (guest.regs.rcx, guest.regs.r11) = (0xc, 0xb);
     guest.caller().deliver_pending();
     assert_eq!(guest.regs.rip, HANDLER);
-    let [ds, es, fs, gs, _, _, rip, ..] = frame::<11>(&guest, &home);
-    assert_eq!(([ds, es, fs, gs], rip), ([1, 2, 0x17, 4], 0x1234));
+    let [rcx, r11, ds, es, fs, gs, rip, ..] = frame::<11>(&guest, &home);
+    assert_eq!(([rcx, r11], [ds, es, fs, gs], rip), ([0xc, 0xb], [1, 2, 0x17, 4], 0x1234));
     assert_eq!(guest.vcpu.work.load(Ordering::SeqCst), Work::empty());
     assert!(!guest.state.selectors_wait, "the CPU holds what there is now");
 }

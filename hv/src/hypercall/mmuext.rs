@@ -161,9 +161,14 @@ impl<M: Machine> Caller<'_, M> {
         Ok(())
     }
 
-    /// In whose name the frames of an operation are given.
-    #[inline(never)]
+    /// In whose name the frames of an operation are given. Whose frames are translated has no root here.
     fn named_by(&self, pages: &PageOwner) -> Owner {
+        if self.state.kernel_root.is_some() { pages.rights.owner } else { self.named_without_root(pages) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn named_without_root(&self, pages: &PageOwner) -> Owner {
         if pages.is_self() { self.domain.memory.named() } else { pages.rights.owner }
     }
 

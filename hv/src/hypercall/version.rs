@@ -28,9 +28,10 @@ pub(super) const CHANGESET: &str = env!("CARGO_PKG_VERSION");
 const FEATURES: u32 = 1 << feature::XENFEAT_MMU_PT_UPDATE_PRESERVE_AD
     | 1 << feature::XENFEAT_HIGHMEM_ASSIST
     | 1 << feature::XENFEAT_GNTTAB_MAP_AVAIL_BITS
-    | 1 << feature::XENFEAT_MEMORY_OP_VNODE_SUPPORTED;
+    | 1 << feature::XENFEAT_MEMORY_OP_VNODE_SUPPORTED
+    | DIRECT_FEATURES;
 
-/// What all others are told.
+/// What is told to all but those whose frames are translated.
 const DIRECT_FEATURES: u32 = 1 << feature::XENFEAT_DIRECT_MAPPED;
 
 /// What a guest is told whose frames are translated for it: it writes its tables itself.
@@ -51,11 +52,15 @@ impl<M: Machine> Caller<'_, M> {
         if request.is(VersionCommand::Version) { Ok(VERSION) } else { self.xen_version_slow(request) }
     }
 
-    /// What is told of a guest's memory, for which a guest without a root of its own has to be looked at.
+    /// The features of a guest without a root of its own, as one has whose frames are translated.
     #[cold]
     #[inline(never)]
-    fn features_of_memory(&self) -> u32 {
-        if self.domain.memory.is_translated() { TRANSLATED_FEATURES } else { DIRECT_FEATURES }
+    fn tell_features_of_memory(&mut self, at: u64, mut info: abi::FeatureInfo) -> Reply {
+        if self.domain.memory.is_translated() {
+            info.submap = info.submap & !DIRECT_FEATURES | TRANSLATED_FEATURES;
+        }
+        self.copy_to_guest(at, &info)?;
+        Ok(0)
     }
 
     #[inline(never)]
@@ -88,8 +93,10 @@ impl<M: Machine> Caller<'_, M> {
                 }
                 info.submap = FEATURES
                     | u32::from(is_privileged) << feature::XENFEAT_DOM0
-                    | if self.state.kernel_root.is_some() { DIRECT_FEATURES } else { self.features_of_memory() }
                     | u32::from(self.domain.assists(Assists::PAE_EXTENDED_CR3)) << feature::XENFEAT_PAE_PGDIR_ABOVE_4GB;
+                if self.state.kernel_root.is_none() {
+                    return self.tell_features_of_memory(at, info);
+                }
                 self.copy_to_guest(at, &info)?;
                 Ok(0)
             }

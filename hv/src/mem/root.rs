@@ -172,34 +172,9 @@ impl<M: Hardware> Editor<'_, M> {
         loaded: &mut RootAddress,
         root: Option<Mfn>,
     ) -> Result<(), Stop> {
-        if !self.is_plain() {
-            return self.switch_user_slow(current, loaded, root);
+        if !self.is_plain() && self.has_numbered_user(*loaded, root)? {
+            return Ok(());
         }
-        self.exchange_user_root(current, loaded, root)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn switch_user_slow(
-        &mut self,
-        current: &mut Option<RamFrame>,
-        loaded: &mut RootAddress,
-        root: Option<Mfn>,
-    ) -> Result<(), Stop> {
-        self.settle()?;
-        if self.is_translated() {
-            return self.show_numbered(*loaded, root);
-        }
-        self.exchange_user_root(current, loaded, root)
-    }
-
-    #[inline(always)]
-    fn exchange_user_root(
-        &mut self,
-        current: &mut Option<RamFrame>,
-        loaded: &mut RootAddress,
-        root: Option<Mfn>,
-    ) -> Result<(), Stop> {
         let old = *current;
         if old.map(RamFrame::mfn) == root {
             return Ok(());
@@ -220,6 +195,18 @@ impl<M: Hardware> Editor<'_, M> {
 }
 
 impl<M: Hardware> Editor<'_, M> {
+    /// Finishes what an earlier call left to be given back. Where the domain's numbers are translated, has what a CPU
+    /// has loaded for its user mode show another root. Returns whether that is so.
+    #[cold]
+    #[inline(never)]
+    fn has_numbered_user(&mut self, loaded: RootAddress, root: Option<Mfn>) -> Result<bool, Stop> {
+        self.settle()?;
+        if self.is_translated() {
+            self.show_numbered(loaded, root)?;
+        }
+        Ok(self.is_translated())
+    }
+
     /// Has what a CPU has loaded show the address space of another root, of which the domain's number is given.
     #[cold]
     #[inline(never)]

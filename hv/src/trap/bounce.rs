@@ -79,9 +79,12 @@ impl<M: Machine> Caller<'_, M> {
         regs.entry_vector = Regs::SYSCALL_VECTOR;
     }
 
-    /// Pushes DS, ES, FS and GS under the frame of the failsafe callback (`xen.h`, "failsafe_callback").
-    pub fn push_selectors(&mut self, [ds, es, fs, gs]: [u16; 4]) {
-        match push(self.hv.machine(), self.regs.rsp, [ds.into(), es.into(), fs.into(), gs.into()]) {
+    /// Puts DS, ES, FS and GS into the frame of the failsafe callback that was just pushed, between R11 and RIP, as Xen
+    /// does: RCX and R11 stand lowest in every frame.
+    pub fn insert_selectors(&mut self, [ds, es, fs, gs]: [u16; 4]) {
+        let (rcx, r11) = (self.regs.rcx, self.regs.r11);
+        let rip = self.regs.rsp.wrapping_add(2 * 8);
+        match push(self.hv.machine(), rip, [rcx, r11, ds.into(), es.into(), fs.into(), gs.into()]) {
             Some(rsp) => self.regs.rsp = rsp,
             None => self.crash("the guest's kernel stack cannot be written"),
         }

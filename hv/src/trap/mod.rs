@@ -199,7 +199,7 @@ impl<M: Machine> Caller<'_, M> {
             return self.inject(vector::GENERAL_PROTECTION, Some(0));
         }
         self.enter_kernel(callback, None);
-        self.push_selectors(selectors);
+        self.insert_selectors(selectors);
     }
 
     /// The CPU refused to return to the guest by its frame, with this exception: the guest's own, as if its code had

@@ -200,6 +200,8 @@ impl<M: Hardware> Memory<M> {
     ///
     /// # Errors
     /// `Inval` where none is.
+    #[cold]
+    #[inline(never)]
     pub(in super::super) fn frame_to_read(&self, owner: Owner, gfn: u64) -> Result<Mfn, Errno> {
         let found = self.with_translated(owner, |shadow| {
             let word = shadow.translated.as_ref()?.p2m.place(&self.machine, gfn)?;
