@@ -17,11 +17,11 @@ use crate::{
 };
 use alloc::boxed::Box;
 use core::fmt;
-use oxen_abi::{domid::DomId, errno::Errno};
+use oxen_abi::domid::DomId;
 
 /// What was found to hold a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Found {
+pub struct Found {
     references: u64,
     uses: u64,
     /// Of a table: its linear entries for others.
@@ -62,13 +62,10 @@ pub struct Recount<'a, M: Machine> {
 }
 
 impl<M: Machine> Hypervisor<M> {
-    /// Nothing counted yet.
-    ///
-    /// # Errors
-    /// `NoMem` without room for a count of each frame.
-    pub fn recount(&self) -> Result<Recount<'_, M>, Errno> {
-        let found = heap::row(self.machine(), self.memory.frames.end(), |_| Found::default())?;
-        Ok(Recount { hv: self, found, linear: [[0; 2]; 4] })
+    /// Nothing counted yet. `found` has room for each frame of the machine.
+    #[must_use]
+    pub const fn recount(&self, found: Box<[Found]>) -> Recount<'_, M> {
+        Recount { hv: self, found, linear: [[0; 2]; 4] }
     }
 
     /// Every frame of the machine.
@@ -173,7 +170,8 @@ impl<M: Machine> Hypervisor<M> {
     }
 
     fn try_audit(&self) -> Result<usize, Audit> {
-        let mut recount = self.recount().map_err(|_| Audit::NoRoom)?;
+        let room = heap::row(self.machine(), self.memory.frames.end(), |_| Found::default());
+        let mut recount = self.recount(room.map_err(|_| Audit::NoRoom)?);
         let (mut known, mut counted) = ([false; MAX_DOMAINS], 0);
         for domain in self.domains.from(DomId::DOM0).filter(|domain| !domain.is_dead()) {
             self.audit_events(&domain).map_err(|what| Audit::Events(domain.id.0, what))?;
