@@ -42,6 +42,8 @@ pub mod event;
 pub mod frontend;
 pub mod grant;
 pub mod handshake;
+#[cfg(feature = "ip")]
+pub mod ip;
 mod lives;
 pub mod memory;
 pub mod packet;

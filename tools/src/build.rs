@@ -65,7 +65,7 @@ pub fn counting_hypervisor(workspace: &Workspace) -> Result<()> {
 
 fn hypervisor_with(workspace: &Workspace, profile: &str, options: &[&str], place: &str) -> Result<()> {
     let program = Program { package: "oxen-hv", kind: "--bin", name: "hv", script: "hv/hv.ld", profile };
-    let built = program.build_with(workspace, options)?;
+    let built = program.build(workspace, options)?;
     let mut bytes = std::fs::read(&built)?;
     symbols::fill(&mut bytes)?;
     keep_for_debugger(workspace, place, &bytes)?;
@@ -80,6 +80,7 @@ pub fn dom0(workspace: &Workspace) -> Result<()> {
     guest(
         workspace,
         &Program { package: "oxen-dom0", kind: "--bin", name: "dom0", script: GUEST_SCRIPT, profile: "release" },
+        &[],
         "dom0",
     )
 }
@@ -97,7 +98,8 @@ pub fn guests(workspace: &Workspace) -> Result<()> {
             script: GUEST_SCRIPT,
             profile: "release",
         };
-        guest(workspace, &program, &format!("guests/{name}"))?;
+        // One of them has connections; the library is built once.
+        guest(workspace, &program, &["--features", "ip-segmentation"], &format!("guests/{name}"))?;
     }
     Ok(())
 }
@@ -110,6 +112,7 @@ pub fn probe(workspace: &Workspace) -> Result<()> {
     guest(
         workspace,
         &Program { package: "oxen-probe", kind: "--bin", name: "probe", script: GUEST_SCRIPT, profile: "release" },
+        &[],
         "probe",
     )
 }
@@ -144,20 +147,16 @@ pub fn ramdisk_with(workspace: &Workspace, more: &[(String, Vec<u8>)]) -> Result
 
 const GUEST_SCRIPT: &str = "domu-lib/guest.ld";
 
-fn guest(workspace: &Workspace, program: &Program<'_>, place: &str) -> Result<()> {
-    let bytes = std::fs::read(program.build(workspace)?)?;
+/// Builds a guest with options of cargo's.
+fn guest(workspace: &Workspace, program: &Program<'_>, options: &[&str], place: &str) -> Result<()> {
+    let bytes = std::fs::read(program.build(workspace, options)?)?;
     keep_for_debugger(workspace, place, &bytes)?;
     write(&workspace.out.join(place), &symbols::append(&bytes)?)
 }
 
 impl Program<'_> {
-    /// Builds it and returns where cargo left it.
-    fn build(&self, workspace: &Workspace) -> Result<PathBuf> {
-        self.build_with(workspace, &[])
-    }
-
-    /// As [`Program::build`], with options of cargo's.
-    fn build_with(&self, workspace: &Workspace, options: &[&str]) -> Result<PathBuf> {
+    /// Builds it with options of cargo's, and returns where cargo left it.
+    fn build(&self, workspace: &Workspace, options: &[&str]) -> Result<PathBuf> {
         setup::target()?;
         let script = workspace.root.join(self.script);
         if !script.is_file() {

@@ -31,7 +31,7 @@ pub fn all(workspace: &Workspace, xtask: &clap::Command) -> Result<()> {
     let host = ["clippy", "--quiet", "--workspace", "--lib", "--bins", "--tests"];
     check("clippy, host", &[&host[..], &strict].concat(), "see the warnings above");
     let bare = ["clippy", "--quiet", "--target", BARE_METAL, "-p", "oxen-hv", "-p", "oxen-domu-lib", "-p", "oxen-dom0"];
-    let programs = ["--lib", "--bins", "--examples"];
+    let programs = ["--features", "oxen-domu-lib/ip-segmentation", "--lib", "--bins", "--examples"];
     check("clippy, bare metal", &[&bare[..], &programs, &strict].concat(), "see the warnings above");
     let counting =
         ["clippy", "--quiet", "--target", BARE_METAL, "-p", "oxen-hv", "--features", "perfc", "--lib", "--bins"];

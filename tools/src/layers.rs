@@ -82,6 +82,7 @@ pub(crate) const CRATES: [Crate; 12] = [
             &["console", "task"],
             &["at_end", "sched", "store", "suspend"],
             &["panic", "frontend"],
+            &["ip"],
             &["raw::boot", "raw::measure"],
         ],
         is_strict: true,

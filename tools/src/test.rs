@@ -92,6 +92,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         let mut examples = cargo();
         examples.args(["test", "--quiet", "--doc", "--no-fail-fast"]);
         crates::PACKAGES.iter().for_each(|package| _ = examples.args(["--package", package]));
+        examples.args(["--features", "oxen-domu-lib/ip-segmentation"]);
         run_counted(workspace, examples.arg("--").arg(&args.filter), &mut counts)?;
         if args.filter.is_empty() {
             miri(workspace, &mut counts)?;

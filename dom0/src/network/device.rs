@@ -1,9 +1,11 @@
 //! A port of the bridge as the protocol stack's device.
 
 use alloc::{rc::Rc, vec};
+use core::convert::Infallible;
 
-use smoltcp::phy::{self, DeviceCapabilities, Medium};
-use smoltcp::time::Instant;
+use oxen_domu_lib::ip::Link;
+use oxen_domu_lib::ip::smoltcp::phy::{self, DeviceCapabilities, Medium};
+use oxen_domu_lib::ip::smoltcp::time::Instant;
 
 use crate::bridge::{BridgePort, ETHERNET_HEADER, Packet};
 
@@ -11,7 +13,18 @@ use crate::bridge::{BridgePort, ETHERNET_HEADER, Packet};
 const MTU: usize = 1500;
 
 /// The device that the stack polls. The port takes only frames that are finished: all sums are in them.
+#[derive(Clone)]
 pub(super) struct Device(pub(super) Rc<BridgePort>);
+
+impl Link for Device {
+    /// The bridge is there for good.
+    type End = Infallible;
+
+    async fn ready(&self) -> Result<(), Infallible> {
+        self.0.arrived().await;
+        Ok(())
+    }
+}
 
 /// A frame that came.
 pub(super) struct Received(Packet);

@@ -1,7 +1,7 @@
 //! What dom0's command line says of its address.
 
 use anyhow::{Context, Result, bail, ensure};
-use smoltcp::wire::{Ipv4Address, Ipv4Cidr};
+use oxen_domu_lib::ip::smoltcp::wire::{Ipv4Address, Ipv4Cidr};
 
 use crate::options::Options;
 

@@ -5,9 +5,9 @@ use core::pin::pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 
+use oxen_domu_lib::ip::smoltcp::wire::{Ipv4Address, Ipv4Cidr};
 use oxen_domu_lib::task;
 use proptest::prelude::*;
-use smoltcp::wire::{Ipv4Address, Ipv4Cidr};
 
 use super::connection::Connection;
 use super::{Network, Settings};
@@ -35,7 +35,7 @@ fn two() -> (Bridge, [Network; 2]) {
 
 fn turn<'a>(driven: impl IntoIterator<Item = &'a Network>) {
     for network in driven {
-        let _ = network.poll();
+        let _ = network.stack.poll();
     }
 }
 
@@ -127,7 +127,7 @@ fn a_connection_that_is_given_up_leaves_nothing() {
         drop(connected(&networks));
         turn(&networks);
         for network in &networks {
-            assert_eq!(network.0.inner.borrow().sockets.iter().count(), 0);
+            assert_eq!(network.stack.sockets(), 0);
         }
     }
 }

@@ -6,11 +6,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use oxen_domu_lib::ip::Broken;
+use oxen_domu_lib::ip::smoltcp::wire::Ipv4Address;
 use oxen_domu_lib::{println, start_info, time};
 use sha2::{Digest, Sha256};
-use smoltcp::wire::Ipv4Address;
 
-use crate::stack::{Broken, Stack, Tcp};
+use crate::stack::{Stack, Tcp, place};
 
 /// Where the server listens.
 const PORT: u16 = 80;
@@ -18,18 +19,20 @@ const PORT: u16 = 80;
 const LONGEST_HEAD: usize = 8 * 1024;
 /// Bytes of the pattern that are made at a time; a multiple of 8.
 const STEP: u64 = 16 * 1024;
+/// How long the other end has to close too.
+const FAREWELL: u64 = 5 * time::SECOND;
 
 /// Serves one client after the other.
 pub(crate) async fn serve(stack: Stack, name: String) {
-    let place = Tcp::new(&stack);
+    let place = place(&stack);
     loop {
-        if place.accept(PORT).await.is_ok() {
-            let peer = place.peer().map_or_else(String::new, |peer| peer.to_string());
+        if place.listen(PORT).is_ok() && place.established().await {
+            let peer = place.peer().map_or_else(String::new, |peer| peer.addr.to_string());
             if answer(&place, &name, &peer).await.is_err() {
                 println!("net: http: {peer} broke the connection off");
             }
         }
-        place.close().await;
+        place.close(FAREWELL).await;
     }
 }
 
@@ -136,9 +139,12 @@ fn parse(url: &str) -> Option<(Ipv4Address, u16, &str)> {
 pub(crate) async fn fetch(stack: &Stack, url: &str) -> Result<String, String> {
     let (address, port, path) = parse(url).ok_or("not http://a.b.c.d[:port]/path")?;
     let begun = time::now();
-    let place = Tcp::new(stack);
+    let place = place(stack);
     let fetched = async {
-        place.connect(address, port).await?;
+        place.dial(address, port)?;
+        if !place.established().await {
+            return Err(Broken);
+        }
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}:{port}\r\nConnection: close\r\n\r\n");
         place.write(request.as_bytes()).await?;
         let (head, begin) = head(&place).await?;
@@ -164,7 +170,7 @@ pub(crate) async fn fetch(stack: &Stack, url: &str) -> Result<String, String> {
     };
     let (head, length, digest) = fetched.await.map_err(|Broken| "the connection broke off")?;
     let took = milliseconds(begun);
-    place.close().await;
+    place.close(FAREWELL).await;
     let status = head.split_whitespace().nth(1).unwrap_or("no status");
     match content_length(&head) {
         Some(announced) if announced != length => Err(format!("{length} bytes of {announced}")),

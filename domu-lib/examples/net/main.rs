@@ -13,21 +13,20 @@
 
 extern crate alloc;
 
-mod device;
 mod disk;
 mod http;
 mod stack;
 
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 
 use oxen_domu_lib::frontend::net::Net;
 use oxen_domu_lib::frontend::{balloon, control};
+use oxen_domu_lib::ip::link::NetLink;
+use oxen_domu_lib::ip::smoltcp::wire::{Ipv4Address, Ipv4Cidr};
 use oxen_domu_lib::store::Store;
 use oxen_domu_lib::sync::Channel;
 use oxen_domu_lib::{entry, println, start_info, task, time};
-use smoltcp::wire::{Ipv4Address, Ipv4Cidr};
 
 use crate::stack::Stack;
 
@@ -61,11 +60,11 @@ async fn story() -> Result<(), String> {
         println!("net: closed, and connecting again");
         net = Net::connect(&store, "0").await.map_err(|error| error.to_string())?;
     }
-    let net = Rc::new(net);
+    let net = NetLink::new(net);
     println!("net: {} mtu {} {:?}", mac(net.mac()), net.mtu(), net.features());
-    let stack = Stack::new(net.clone());
+    let stack = Stack::new(net.clone(), net.mac(), time::now);
     let driver = task::spawn(stack.clone().drive());
-    task::spawn(stack.clone().announce());
+    task::spawn(stack::announce(stack.clone(), net.clone()));
     let work = async {
         let gateway = address(&stack).await?;
         let clients = start_info::option("clients").and_then(|count| count.parse().ok());
@@ -107,9 +106,12 @@ async fn address(stack: &Stack) -> Result<Option<Ipv4Address>, String> {
         return Ok(gateway);
     }
     let (sender, leases) = Channel::pair();
-    task::spawn(stack.clone().dhcp(move |address, gateway| {
-        println!("net: lease {address}, gateway {}", shown(gateway));
-        sender.send(gateway);
+    task::spawn(stack.clone().follow_leases(move |lease| match lease {
+        Some((address, gateway)) => {
+            println!("net: lease {address}, gateway {}", shown(gateway));
+            sender.send(gateway);
+        }
+        None => println!("net: the lease is over"),
     }));
     match task::timeout(PATIENCE, leases.receive()).await {
         Ok(Some(gateway)) => Ok(gateway),
@@ -129,7 +131,7 @@ async fn ping(stack: &Stack, gateway: Option<Ipv4Address>) -> Result<(), String>
     };
     let Some(target) = target else { return Ok(()) };
     for count in 1..=PINGS {
-        match task::timeout(PATIENCE, stack.ping(target, count)).await {
+        match task::timeout(PATIENCE, stack::ping(stack, target, count)).await {
             Ok(trip) => println!("net: ping {target} {count}: {}.{:03} ms", trip / 1_000_000, trip / 1000 % 1000),
             Err(_) => return Err(format!("ping {target}: no answer to echo {count}")),
         }

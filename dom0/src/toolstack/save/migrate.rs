@@ -6,8 +6,8 @@ use core::pin::{Pin, pin};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use oxen_abi::sched::SHUTDOWN_SUSPEND;
+use oxen_domu_lib::ip::smoltcp::wire::Ipv4Address;
 use oxen_domu_lib::{println, task, time};
-use smoltcp::wire::Ipv4Address;
 use x86_64::instructions::random::RdRand;
 
 use super::live::Live;

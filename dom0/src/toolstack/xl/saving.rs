@@ -4,7 +4,7 @@ use alloc::format;
 use core::future::{self, Future};
 
 use anyhow::Context;
-use smoltcp::wire::Ipv4Address;
+use oxen_domu_lib::ip::smoltcp::wire::Ipv4Address;
 
 use super::{Call, Outcome, guest, usage};
 use crate::toolstack::lifecycle;

@@ -1,30 +1,76 @@
-//! The network frontend as the protocol stack's device.
+//! Where a stack's frames come from and go to: the network frontend, or whatever else moves frames.
+//!
+//! ```no_run
+//! use oxen_domu_lib::{frontend::net::Net, ip::{Stack, link::NetLink}, time};
+//!
+//! fn on(net: Net) -> Stack<NetLink> {
+//!     let link = NetLink::new(net);
+//!     Stack::new(link.clone(), link.mac(), time::now)
+//! }
+//! ```
 
 use alloc::rc::Rc;
 use alloc::vec;
-use core::num::{NonZeroU16, NonZeroUsize};
+use core::num::NonZeroU16;
+use core::ops::Deref;
 
-use oxen_domu_lib::frontend::net::{Frame, Net};
-use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium, PacketMeta};
+use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
+
+use crate::frontend::net::{Frame, Net, NetError};
+
+/// What frames come from and go to. Clones are the same one.
+pub trait Link: phy::Device + Clone {
+    /// How it ends.
+    type End;
+
+    /// Waits until there may be something to do: a frame came, or there is room for one again.
+    fn ready(&self) -> impl Future<Output = Result<(), Self::End>>;
+}
 
 /// Bytes of an Ethernet header.
 const HEADER: usize = 14;
 
-/// The device that the stack polls.
-#[derive(Debug)]
-pub(crate) struct Device(pub(crate) Rc<Net>);
+/// The network frontend as a link.
+#[derive(Clone, Debug)]
+pub struct NetLink(Rc<Net>);
+
+impl NetLink {
+    /// A link on a device that is connected.
+    #[must_use]
+    pub fn new(net: Net) -> Self {
+        Self(Rc::new(net))
+    }
+}
+
+impl Deref for NetLink {
+    type Target = Net;
+
+    fn deref(&self) -> &Net {
+        &self.0
+    }
+}
+
+impl Link for NetLink {
+    type End = NetError;
+
+    async fn ready(&self) -> Result<(), NetError> {
+        if self.0.has_room() { self.0.readable().await } else { self.0.writable().await }
+    }
+}
 
 /// A frame that came.
-pub(crate) struct Received(Frame);
+#[derive(Debug)]
+pub struct Received(Frame);
 
 /// Room for a frame.
-pub(crate) struct Room<'a> {
+#[derive(Debug)]
+pub struct Room<'a> {
     net: &'a Net,
     segment: Option<NonZeroU16>,
 }
 
-impl phy::Device for Device {
+impl phy::Device for NetLink {
     type RxToken<'a> = Received;
     type TxToken<'a> = Room<'a>;
 
@@ -45,8 +91,9 @@ impl phy::Device for Device {
         capabilities.max_transmission_unit = self.0.mtu() + HEADER;
         capabilities.checksum.tcp = Checksum::None;
         capabilities.checksum.udp = Checksum::None;
+        #[cfg(feature = "ip-segmentation")]
         if self.0.features().segmentation_ipv4 {
-            capabilities.segmentation.tcpv4 = NonZeroUsize::new(usize::from(u16::MAX));
+            capabilities.segmentation.tcpv4 = core::num::NonZeroUsize::new(usize::from(u16::MAX));
         }
         capabilities
     }
@@ -68,7 +115,8 @@ impl phy::TxToken for Room<'_> {
         result
     }
 
-    fn set_meta(&mut self, meta: PacketMeta) {
+    #[cfg(feature = "ip-segmentation")]
+    fn set_meta(&mut self, meta: phy::PacketMeta) {
         self.segment = meta.segmentation_offload_size;
     }
 }
