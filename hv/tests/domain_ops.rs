@@ -235,7 +235,10 @@ fn a_second_vcpu_starts_with_the_context_that_the_first_gives_it() {
     context.user_regs.rflags = 0x1000;
     hv.machine().load_root(RootAddress::of(root));
     hv.machine().write_guest(GuestAddr::new(0), context.as_bytes()).unwrap();
-    let ask = |command| as_guest(hv, &domain, |c| c.vcpu_op(&mut [command, 1, 0, 0, 0, 0]));
+    let ask_of = |command, vcpu| as_guest(hv, &domain, |c| c.vcpu_op(&mut [command, vcpu, 0, 0, 0, 0]));
+    let ask = |command| ask_of(command, 1);
+    assert_eq!(ask(99), Err(Stop::Refused(Errno::NoSys)));
+    assert_eq!(ask_of(99, 2), Err(Stop::Refused(Errno::NoEnt)), "that there is no such vcpu comes first");
     assert_eq!(ask(oxen_abi::vcpu::VCPUOP_UP.into()), Err(Stop::Refused(Errno::Inval)));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Ok(0));
     assert_eq!(ask(VCPUOP_INITIALISE.into()), Err(Stop::Refused(Errno::Exist)));

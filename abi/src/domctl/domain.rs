@@ -143,6 +143,10 @@ abi_consts! {
     XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE = 1 << 3,
     XEN_DOMCTL_SHADOW_ENABLE_EXTERNAL = 1 << 4,
     XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL = 1 << 0,
+    /// Oxen's own: the frames of a PV guest are translated. Xen has no room for the highest bit in its word of modes,
+    /// and refuses what is left.
+    OXEN_DOMCTL_SHADOW_ENABLE_TRANSLATED =
+        1 << 31 | XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT | XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE,
 }
 
 abi_struct! {

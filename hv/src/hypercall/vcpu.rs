@@ -55,14 +55,15 @@ impl<M: Machine> Caller<'_, M> {
                 _ => {}
             }
         }
-        self.other_vcpu_op(command?, id, argument)
+        self.other_vcpu_op(command, id, argument)
     }
 
-    /// What a vcpu asks of others, or seldom of itself.
+    /// What a vcpu asks of others, or seldom of itself. That there is no such vcpu comes before that there is no such
+    /// command.
     #[inline(never)]
-    fn other_vcpu_op(&mut self, command: VcpuCommand, id: u32, argument: u64) -> Reply {
+    fn other_vcpu_op(&mut self, command: Result<VcpuCommand, Errno>, id: u32, argument: u64) -> Reply {
         let vcpu = &self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
-        match command {
+        match command? {
             VcpuCommand::Initialise => return self.initialise_vcpu(vcpu, argument),
             VcpuCommand::Up => {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {

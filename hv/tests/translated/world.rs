@@ -39,9 +39,12 @@ pub(crate) fn shadow_op(control: &mut Guest, id: DomId, op: u32, mode: u32, mb: 
     ask(control, abi::XEN_DOMCTL_SHADOW_OP, id, &request).map(|answer| answer.get::<DomctlShadowOp>().mb)
 }
 
-pub(crate) const TRANSLATE: u32 = abi::XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT | abi::XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE;
+pub(crate) const TRANSLATE: u32 = abi::OXEN_DOMCTL_SHADOW_ENABLE_TRANSLATED;
 
 pub(crate) fn translate(control: &mut Guest, id: DomId) -> Result<u32, Errno> {
+    // Without the bit of Oxen's own this is Xen's question, and Xen refuses it.
+    let as_xen = shadow_op(control, id, abi::XEN_DOMCTL_SHADOW_OP_ENABLE, TRANSLATE & !(1 << 31), 0);
+    assert!(as_xen.is_err(), "{as_xen:?}");
     shadow_op(control, id, abi::XEN_DOMCTL_SHADOW_OP_ENABLE, TRANSLATE, 0)
 }
 

@@ -14,7 +14,7 @@ pub fn translate(domain: DomId, mib: u32) -> Result<(), Errno> {
     let set = abi::XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION;
     let memory = abi::DomctlShadowOp { op: set, mb: mib, ..abi::DomctlShadowOp::new_zeroed() };
     domctl(abi::XEN_DOMCTL_SHADOW_OP, domain, &memory)?;
-    let mode = abi::XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT | abi::XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE;
+    let mode = abi::OXEN_DOMCTL_SHADOW_ENABLE_TRANSLATED;
     let op = abi::XEN_DOMCTL_SHADOW_OP_ENABLE;
     let request = abi::DomctlShadowOp { op, mode, ..abi::DomctlShadowOp::new_zeroed() };
     domctl(abi::XEN_DOMCTL_SHADOW_OP, domain, &request).map(|_| ())

@@ -21,11 +21,11 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use oxen_abi::{
     domctl::{
-        Domctl, DomctlShadowOp, DomctlShadowOpStats, XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY,
-        XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT, XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE, XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL,
-        XEN_DOMCTL_SHADOW_OP_CLEAN, XEN_DOMCTL_SHADOW_OP_ENABLE, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY,
-        XEN_DOMCTL_SHADOW_OP_ENABLE_TEST, XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION, XEN_DOMCTL_SHADOW_OP_OFF,
-        XEN_DOMCTL_SHADOW_OP_PEEK, XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION,
+        Domctl, DomctlShadowOp, DomctlShadowOpStats, OXEN_DOMCTL_SHADOW_ENABLE_TRANSLATED,
+        XEN_DOMCTL_SHADOW_ENABLE_LOG_DIRTY, XEN_DOMCTL_SHADOW_LOGDIRTY_FINAL, XEN_DOMCTL_SHADOW_OP_CLEAN,
+        XEN_DOMCTL_SHADOW_OP_ENABLE, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, XEN_DOMCTL_SHADOW_OP_ENABLE_TEST,
+        XEN_DOMCTL_SHADOW_OP_GET_ALLOCATION, XEN_DOMCTL_SHADOW_OP_OFF, XEN_DOMCTL_SHADOW_OP_PEEK,
+        XEN_DOMCTL_SHADOW_OP_SET_ALLOCATION,
     },
     domid::DomId,
     errno::Errno,
@@ -33,8 +33,6 @@ use oxen_abi::{
 
 /// Frames in a MiB, by which the interface counts.
 const MIB_SHIFT: u32 = 20 - PAGE_SHIFT;
-/// What old versions of Xen's toolstack asked for where a paravirtual guest's frames were to be translated.
-const TRANSLATE: u32 = XEN_DOMCTL_SHADOW_ENABLE_REFCOUNT | XEN_DOMCTL_SHADOW_ENABLE_TRANSLATE;
 /// Where Xen keeps a mode in a word of 32 bits: what does not fit means nothing.
 const MODE_SHIFT: u32 = 10;
 /// Of more pages Xen loses count while it rounds them up to bytes: it tells of none.
@@ -87,7 +85,9 @@ impl<M: Machine> ShadowOp<'_, '_, M> {
             XEN_DOMCTL_SHADOW_OP_OFF => self.turn_off(),
             XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY => self.turn_on(step, true),
             XEN_DOMCTL_SHADOW_OP_ENABLE if is_logging => self.turn_on(step, true),
-            XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode == TRANSLATE => self.translate(),
+            XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode == OXEN_DOMCTL_SHADOW_ENABLE_TRANSLATED => {
+                self.translate()
+            }
             // Guests with hardware's help there are none.
             XEN_DOMCTL_SHADOW_OP_ENABLE if self.request.mode << MODE_SHIFT != 0 => Err(Errno::Inval.into()),
             XEN_DOMCTL_SHADOW_OP_ENABLE | XEN_DOMCTL_SHADOW_OP_ENABLE_TEST => self.turn_on(step, false),
