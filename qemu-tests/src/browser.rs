@@ -34,18 +34,24 @@ impl Browser {
         std::fs::write(&fonts, format!("<fontconfig><dir>{}</dir></fontconfig>", dir.display())).context("no fonts")?;
         // It starts itself again as other processes, which the tree's own loader would not find.
         let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(|path| self.0.file(path));
+        // What an earlier visit left is not for this one.
+        let profile = folder.join("profile");
+        if profile.is_dir() {
+            std::fs::remove_dir_all(&profile).context("the last visit's profile stays")?;
+        }
         let mut command = Command::new(self.0.file(PROGRAM));
         command
             .env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?)
             .env("FONTCONFIG_FILE", fonts)
             .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1400,900"])
-            .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+            .arg(format!("--user-data-dir={}", profile.display()))
             .arg("--dump-dom")
             .arg(format!("file://{}", file.display()))
             .stderr(Stdio::piped());
         let told = command.output().context("the browser does not start")?;
         let text = String::from_utf8_lossy(&told.stdout).into_owned();
-        ensure!(told.status.success(), "the browser fails: {}", String::from_utf8_lossy(&told.stderr));
+        let complaint = String::from_utf8_lossy(&told.stderr);
+        ensure!(told.status.success(), "the browser fails ({}): {complaint}", told.status);
         Ok(text)
     }
 }

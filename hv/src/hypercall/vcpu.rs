@@ -55,15 +55,24 @@ impl<M: Machine> Caller<'_, M> {
                 _ => {}
             }
         }
-        self.other_vcpu_op(command, id, argument)
+        match command {
+            Ok(command) => self.other_vcpu_op(command, id, argument),
+            Err(unknown) => self.no_vcpu_op(unknown, id),
+        }
     }
 
-    /// What a vcpu asks of others, or seldom of itself. That there is no such vcpu comes before that there is no such
-    /// command.
+    /// That there is no such vcpu comes before that there is no such command.
+    #[cold]
     #[inline(never)]
-    fn other_vcpu_op(&mut self, command: Result<VcpuCommand, Errno>, id: u32, argument: u64) -> Reply {
+    fn no_vcpu_op(&self, unknown: Errno, id: u32) -> Reply {
+        Err(if self.domain.vcpu(id).is_some() { unknown } else { Errno::NoEnt }.into())
+    }
+
+    /// What a vcpu asks of others, or seldom of itself.
+    #[inline(never)]
+    fn other_vcpu_op(&mut self, command: VcpuCommand, id: u32, argument: u64) -> Reply {
         let vcpu = &self.domain.vcpu(id).ok_or(Errno::NoEnt)?.clone();
-        match command? {
+        match command {
             VcpuCommand::Initialise => return self.initialise_vcpu(vcpu, argument),
             VcpuCommand::Up => {
                 if !vcpu.is_initialised.load(Ordering::Acquire) {

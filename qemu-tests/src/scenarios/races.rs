@@ -21,7 +21,7 @@ pub(super) fn race(lab: &Lab<'_>, seed: u64, seconds: u64, every: u64) -> Result
     let counts = seconds / every;
     let count = format!("sleep {every}; xl pause racer; xl debug-keys A; xl unpause racer; ");
     let script = format!(
-        "xl create racer.cfg; {}xl expect racer 'without a way back'; xl destroy racer; xl debug-keys A; xl list; poweroff",
+        "xl create racer.cfg; {}xl expect racer exceptions; xl destroy racer; xl debug-keys A; xl list; poweroff",
         count.repeat(counts as usize)
     );
     // It ends when it is destroyed, in the middle of what it does.
