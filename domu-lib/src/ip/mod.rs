@@ -1,5 +1,5 @@
-//! A protocol stack for tasks: an address of IPv4, fixed or leased by DHCP, echoes, connections by TCP. The protocols are
-//! [`smoltcp`]'s; here frames come to it, and tasks wait for what comes of them. Feature `ip`.
+//! A protocol stack for tasks: an address of IPv4, fixed or leased by DHCP, echoes, connections by TCP. The protocols
+//! are [`smoltcp`]'s; here frames come to it, and tasks wait for what comes of them. Feature `ip`.
 //!
 //! ```no_run
 //! use oxen_domu_lib::{frontend::net::Net, ip::{Stack, Tcp, link::NetLink}, store::Store, task, time};
@@ -39,8 +39,9 @@ use smoltcp::socket::{AnySocket, dhcpv4};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address, Ipv4Cidr};
 
+use crate::raw::machine;
 use crate::sync::Notify;
-use crate::{machine, task, time};
+use crate::{task, time};
 
 /// Frames after which other tasks have their turn.
 const BURST: usize = 32;

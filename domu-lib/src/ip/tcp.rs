@@ -8,7 +8,8 @@ use smoltcp::socket::tcp;
 use smoltcp::wire::{IpEndpoint, Ipv4Address};
 
 use super::{Link, Stack};
-use crate::{machine, task};
+use crate::raw::machine;
+use crate::task;
 
 /// The first of the ports for who connects (RFC 6335, section 6).
 const FIRST_PORT: u16 = 49_152;
@@ -125,8 +126,8 @@ impl<L: Link> Tcp<L> {
         self.until_state(&[tcp::State::FinWait2, tcp::State::TimeWait, tcp::State::Closed]).await;
     }
 
-    /// Says that all is said, and waits until the other end has closed too, for so many nanoseconds at most: what it has
-    /// not read yet must not be lost. The next connection through this place starts from nothing.
+    /// Says that all is said, and waits until the other end has closed too, for so many nanoseconds at most: what it
+    /// has not read yet must not be lost. The next connection through this place starts from nothing.
     pub async fn close(&self, nanoseconds: u64) {
         self.stack.with(self.handle, |socket: &mut tcp::Socket<'_>, _| socket.close());
         let _ = task::timeout(nanoseconds, self.until_state(&[tcp::State::Closed, tcp::State::TimeWait])).await;

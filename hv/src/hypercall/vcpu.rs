@@ -43,29 +43,27 @@ impl<M: Machine> Caller<'_, M> {
     #[inline]
     pub fn vcpu_op(&mut self, args: &mut Args) -> Reply {
         let VcpuOp { command, id, argument } = (&*args).into();
+        let Ok(command) = command else { return self.no_vcpu_op(id) };
         if id == self.vcpu.id {
             match command {
-                Ok(VcpuCommand::SetSingleshotTimer) => return self.set_one_shot_timer(argument),
-                Ok(VcpuCommand::StopSingleshotTimer) => {
+                VcpuCommand::SetSingleshotTimer => return self.set_one_shot_timer(argument),
+                VcpuCommand::StopSingleshotTimer => {
                     self.disarm_one_shot();
                     return Ok(0);
                 }
-                Ok(VcpuCommand::IsUp) => return Ok(is_up(self.vcpu)),
-                Ok(VcpuCommand::GetRunstateInfo) => return self.tell_runstate(self.vcpu, argument),
+                VcpuCommand::IsUp => return Ok(is_up(self.vcpu)),
+                VcpuCommand::GetRunstateInfo => return self.tell_runstate(self.vcpu, argument),
                 _ => {}
             }
         }
-        match command {
-            Ok(command) => self.other_vcpu_op(command, id, argument),
-            Err(unknown) => self.no_vcpu_op(unknown, id),
-        }
+        self.other_vcpu_op(command, id, argument)
     }
 
     /// That there is no such vcpu comes before that there is no such command.
     #[cold]
     #[inline(never)]
-    fn no_vcpu_op(&self, unknown: Errno, id: u32) -> Reply {
-        Err(if self.domain.vcpu(id).is_some() { unknown } else { Errno::NoEnt }.into())
+    fn no_vcpu_op(&self, id: u32) -> Reply {
+        Err(if self.domain.vcpu(id).is_some() { Errno::NoSys } else { Errno::NoEnt }.into())
     }
 
     /// What a vcpu asks of others, or seldom of itself.
