@@ -65,8 +65,7 @@ impl Connection {
     /// # Errors
     /// The connection broke.
     pub async fn read_some(&self, bytes: &mut [u8]) -> Result<usize> {
-        let take = |came: &[u8]| bytes.iter_mut().zip(came).map(|(place, byte)| *place = *byte).count();
-        self.0.read(take).await.map_err(broke)
+        self.0.read_some(bytes).await.map_err(broke)
     }
 
     /// Sends all of `bytes`; they are on their way when this returns, not there.

@@ -152,15 +152,8 @@ pub(crate) async fn fetch(stack: &Stack, url: &str) -> Result<String, String> {
         digest.update(&begin);
         let mut buffer = vec![0; 64 * 1024];
         while length < content_length(&head).unwrap_or(u64::MAX) {
-            let mut count = 0;
-            let taken = place.read(|part| {
-                count = part.len().min(buffer.len());
-                if let (Some(to), Some(from)) = (buffer.get_mut(..count), part.get(..count)) {
-                    to.copy_from_slice(from);
-                }
-                count
-            });
-            if taken.await? == 0 {
+            let count = place.read_some(&mut buffer).await?;
+            if count == 0 {
                 break;
             }
             digest.update(buffer.get(..count).unwrap_or_default());

@@ -25,6 +25,7 @@
 pub mod link;
 mod tcp;
 
+use link::Device;
 pub use link::Link;
 pub use smoltcp;
 pub use tcp::{Broken, Tcp};
@@ -50,7 +51,7 @@ const BURST: usize = 32;
 pub type Lease = (Ipv4Cidr, Option<Ipv4Address>);
 
 struct Inner<L> {
-    link: L,
+    device: Device<L>,
     interface: Interface,
     sockets: SocketSet<'static>,
     /// Sockets that are given up. They are looked at once more: those of connections say so to the other end.
@@ -76,11 +77,12 @@ impl<L> Clone for Stack<L> {
 
 impl<L: Link> Stack<L> {
     /// A stack with the hardware's address `mac` and no other yet. Time is told by `clock`, in nanoseconds.
-    pub fn new(mut link: L, mac: [u8; 6], clock: fn() -> u64) -> Self {
+    pub fn new(link: L, mac: [u8; 6], clock: fn() -> u64) -> Self {
+        let mut device = Device(link.clone());
         let mut config = Config::new(EthernetAddress(mac).into());
         config.random_seed = machine::tsc();
-        let interface = Interface::new(config, &mut link, instant(clock));
-        let inner = Inner { link: link.clone(), interface, sockets: SocketSet::new(vec![]), leaving: Vec::new() };
+        let interface = Interface::new(config, &mut device, instant(clock));
+        let inner = Inner { device, interface, sockets: SocketSet::new(vec![]), leaving: Vec::new() };
         Self(Rc::new(Shared { inner: RefCell::new(inner), link, clock, kick: Notify::new() }))
     }
 
@@ -101,15 +103,15 @@ impl<L: Link> Stack<L> {
 
     /// Takes what came and sends what there is; returns how long nothing will be left to do, if nothing comes.
     pub fn poll(&self) -> Option<Duration> {
-        let Inner { link, interface, sockets, leaving } = &mut *self.0.inner.borrow_mut();
+        let Inner { device, interface, sockets, leaving } = &mut *self.0.inner.borrow_mut();
         let now = instant(self.0.clock);
         interface.poll_maintenance(now);
         for _ in 0..BURST {
-            if interface.poll_ingress_single(now, link, sockets) == PollIngressSingleResult::None {
+            if interface.poll_ingress_single(now, device, sockets) == PollIngressSingleResult::None {
                 break;
             }
         }
-        while interface.poll_egress(now, link, sockets) == PollResult::SocketStateChanged {}
+        while interface.poll_egress(now, device, sockets) == PollResult::SocketStateChanged {}
         leaving.drain(..).for_each(|handle| drop(sockets.remove(handle)));
         interface.poll_delay(now, sockets)
     }

@@ -98,6 +98,21 @@ impl<L: Link> Tcp<L> {
         .await
     }
 
+    /// Reads some of what came, and returns how many bytes; none when the other end has said all.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub async fn read_some(&self, bytes: &mut [u8]) -> Result<usize, Broken> {
+        self.read(|came| {
+            let count = came.len().min(bytes.len());
+            if let (Some(to), Some(from)) = (bytes.get_mut(..count), came.get(..count)) {
+                to.copy_from_slice(from);
+            }
+            count
+        })
+        .await
+    }
+
     /// Sends all of `bytes`; they are on their way when this returns, not there.
     ///
     /// # Errors
