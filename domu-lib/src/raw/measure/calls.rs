@@ -9,7 +9,7 @@ use oxen_abi::mmu::{self, MmuUpdate, MmuextOp};
 use oxen_abi::{event_channel, memory, segments, vcpu, version};
 use zerocopy::FromZeros;
 
-use super::ticks;
+use super::{ticks, ticks_if_done};
 use crate::memory::Page;
 use crate::raw::hypercall::{call1, call2, call3};
 use crate::raw::memory::tables;
@@ -122,19 +122,15 @@ pub fn whole_page(to: &Page, from: Option<&Page>) -> Option<u64> {
 
 fn ext2(cmd: u32, arg1: u64, arg2: u64) -> Option<u64> {
     let op = [MmuextOp { cmd, _pad: 0, arg1, arg2 }];
-    let mut result = Ok(());
     // SAFETY: flushes, unloads a root of programs that run no more, or writes to a page of atomics.
-    let ticks = ticks(|| result = unsafe { tables::mmuext_op(&op, DomId::SELF) }.map_err(|(_, errno)| errno));
-    result.ok().map(|()| ticks)
+    ticks_if_done(|| unsafe { tables::mmuext_op(&op, DomId::SELF) })
 }
 
 /// Setting what the machine-to-physical table says of a page to what it says already.
 pub fn machphys_update(page: &Page) -> Option<u64> {
     let update = [MmuUpdate { ptr: page.mfn().address() | mmu::MMU_MACHPHYS_UPDATE, val: page.pfn().raw() }];
-    let mut result = Ok(());
     // SAFETY: the table says what it said before.
-    let ticks = ticks(|| result = unsafe { tables::mmu_update(&update, DomId::SELF) }.map_err(|(_, errno)| errno));
-    result.ok().map(|()| ticks)
+    ticks_if_done(|| unsafe { tables::mmu_update(&update, DomId::SELF) })
 }
 
 fn event<T>(command: u32, request: &mut T) -> u64 {

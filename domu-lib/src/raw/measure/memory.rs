@@ -12,7 +12,7 @@ use oxen_abi::memory::{XENMEM_DECREASE_RESERVATION, XENMEM_POPULATE_PHYSMAP};
 use oxen_abi::mmu::{self, MmuUpdate};
 use zerocopy::FromZeros;
 
-use super::{multicall, ticks};
+use super::{multicall, ticks, ticks_if_done};
 use crate::grant::Grant;
 use crate::memory::Page;
 use crate::pages::ranges::Range;
@@ -56,10 +56,8 @@ impl Window {
         let address = self.range.address();
         let entry = self.pages.first()?.mfn().entry(bits::DATA);
         let update = |value| {
-            let mut result = Ok(());
             // SAFETY: the range is this window's.
-            let ticks = ticks(|| result = unsafe { tables::update_va_mapping(address, value, flags) });
-            result.ok().map(|()| ticks)
+            ticks_if_done(|| unsafe { tables::update_va_mapping(address, value, flags) })
         };
         Some((update(entry)?, update(0)?))
     }
@@ -96,10 +94,8 @@ impl Window {
                 .collect()
         };
         let update = |list: &[MmuUpdate]| {
-            let mut result = Ok(());
             // SAFETY: the range is this window's.
-            let ticks = ticks(|| result = unsafe { tables::mmu_update(list, DomId::SELF) });
-            result.ok().map(|()| ticks)
+            ticks_if_done(|| unsafe { tables::mmu_update(list, DomId::SELF) })
         };
         Some((update(&list(true))?, update(&list(false))?))
     }

@@ -88,6 +88,14 @@ fn ticks(operation: impl FnOnce()) -> u64 {
     after.wrapping_sub(before).saturating_sub(overhead())
 }
 
+/// Ticks of an operation that may be refused.
+#[inline(always)]
+fn ticks_if_done<E>(operation: impl FnOnce() -> Result<(), E>) -> Option<u64> {
+    let mut result = Ok(());
+    let ticks = ticks(|| result = operation());
+    result.ok().map(|()| ticks)
+}
+
 /// A hypercall that does nothing.
 pub fn null_hypercall() -> u64 {
     ticks(|| {

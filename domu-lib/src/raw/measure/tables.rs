@@ -11,7 +11,7 @@ use oxen_abi::hypercall::{Hypercall, MulticallEntry};
 use oxen_abi::mmu::{self, MmuextOp};
 use oxen_abi::segments;
 
-use super::{multicall, ticks};
+use super::{multicall, ticks, ticks_if_done};
 use crate::memory::Page;
 use crate::pages::{Mfn, Pfn, p2m, pool};
 use crate::raw::hypercall::call2;
@@ -77,11 +77,7 @@ impl Process {
     /// Pinning and unpinning the root (or the only table) as a table of `level`.
     pub fn pin_unpin(&self, level: u32) -> Option<(u64, u64)> {
         let frame = p2m::mfn(*self.tables.last()?)?;
-        let run = |cmd| {
-            let mut result = Ok(());
-            let ticks = ticks(|| result = ext(&[op(cmd, frame)]));
-            result.ok().map(|()| ticks)
-        };
+        let run = |cmd| ticks_if_done(|| ext(&[op(cmd, frame)]));
         Some((run(mmu::MMUEXT_PIN_L1_TABLE + level - 1)?, run(mmu::MMUEXT_UNPIN_TABLE)?))
     }
 }
