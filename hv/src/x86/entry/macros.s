@@ -146,48 +146,51 @@
     site    defence_sites, .Lsite\@, defended_syscall
     .endm
 
+    # RCX becomes the guest's address; SYSRET with one that is not canonical would fault here and not there.
+    .macro take_return_address otherwise
+    mov     rcx, [rsp + {frame} + {rip}]
+    movabs  r11, 0x800000000000
+    add     r11, rcx
+    shr     r11, 48
+    jnz     \otherwise
+    .endm
+
+    # The registers that hold a call's arguments.
+    .macro restore_arguments
+    mov     rdi, [rsp + {frame} + {rdi}]
+    mov     rsi, [rsp + {frame} + {rsi}]
+    mov     rdx, [rsp + {frame} + {rdx}]
+    mov     r10, [rsp + {frame} + {r10}]
+    mov     r8, [rsp + {frame} + {r8}]
+    mov     r9, [rsp + {frame} + {r9}]
+    .endm
+
+    # By SYSRET to the address in RCX.
+    .macro sysret_to_guest overwrite
+    mov     r11, [rsp + {frame} + {rflags}]
+    mov     rsp, [rsp + {frame} + {rsp}]
+    \overwrite
+    sysretq
+    .endm
+
     # To the guest's handler for an exception that it has just met, all of whose other registers are the guest's: RBX, RBP
     # and R12 to R15 never left. The handler finds RCX and R11 in its frame, so SYSRET does what IRET would. Its address
     # was found canonical when it was registered; should one slip through, IRET's fault is the guest's.
     .macro leave_for_handler
 .Lsite\@:
-    mov     rcx, [rsp + {frame} + {rip}]
-    movabs  r11, 0x800000000000
-    add     r11, rcx
-    shr     r11, 48
-    jnz     leave_by_iret
-    mov     rdi, [rsp + {frame} + {rdi}]
-    mov     rsi, [rsp + {frame} + {rsi}]
-    mov     rdx, [rsp + {frame} + {rdx}]
+    take_return_address leave_by_iret
+    restore_arguments
     mov     rax, [rsp + {frame} + {rax}]
-    mov     r10, [rsp + {frame} + {r10}]
-    mov     r8, [rsp + {frame} + {r8}]
-    mov     r9, [rsp + {frame} + {r9}]
-    mov     r11, [rsp + {frame} + {rflags}]
-    mov     rsp, [rsp + {frame} + {rsp}]
-    sysretq
+    sysret_to_guest
     site    defence_sites, .Lsite\@, defended_handler
     .endm
 
     .macro return_from_syscall overwrite
-    mov     rdi, [rsp + {frame} + {rdi}]
-    mov     rsi, [rsp + {frame} + {rsi}]
-    mov     rdx, [rsp + {frame} + {rdx}]
-    mov     r10, [rsp + {frame} + {r10}]
-    mov     r8, [rsp + {frame} + {r8}]
-    mov     r9, [rsp + {frame} + {r9}]
+    restore_arguments
     cmp     dword ptr [rsp + {frame} + {entry_vector}], {syscall_vector_number}
     jne     .Lby_iret\@
-    # SYSRET with an address that is not canonical would fault here and not there.
-    mov     rcx, [rsp + {frame} + {rip}]
-    movabs  r11, 0x800000000000
-    add     r11, rcx
-    shr     r11, 48
-    jnz     .Lby_iret\@
-    mov     r11, [rsp + {frame} + {rflags}]
-    mov     rsp, [rsp + {frame} + {rsp}]
-    \overwrite
-    sysretq
+    take_return_address .Lby_iret\@
+    sysret_to_guest \overwrite
 .Lby_iret\@:
     mov     rcx, [rsp + {frame} + {rcx}]
     mov     r11, [rsp + {frame} + {r11}]
