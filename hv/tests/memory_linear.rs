@@ -243,7 +243,7 @@ fn the_longest_chain_is_given_back_step_by_step() {
         recount(&guest);
     }
     assert!(pauses > 0, "each part is found again from the top");
-    let tables = audit::all(guest.hv).filter(|&frame| guest.hv.memory.frames.state(frame).kind().level().is_some());
+    let tables = guest.hv.each_frame().filter(|&frame| guest.hv.memory.frames.state(frame).kind().level().is_some());
     assert_eq!(tables.filter(|&frame| guest.hv.memory.frames.state(frame).uses() != 0).count(), 4, "the home's alone");
     end(guest);
 }

@@ -37,11 +37,8 @@ impl<M: Machine> Recount<'_, M> {
 
     /// Counts what stands in the domain's memory, where its frames are translated.
     pub fn add_translations(&mut self, domain: &Domain) {
-        let mut next = 0;
-        while let Some((gfn, frame, is_writable)) = self.hv.memory.next_translation(domain.owner(), next) {
-            self.add(frame, is_writable);
-            next = gfn + 1;
-        }
+        let hv = self.hv;
+        hv.memory.each_translation(domain.owner()).for_each(|(_, frame, is_writable)| self.add(frame, is_writable));
     }
 
     /// Counts what a vcpu refers to: its address spaces and descriptor tables.

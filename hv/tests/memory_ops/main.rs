@@ -39,7 +39,7 @@ fn run(seed: u64) {
         if count % RECOUNT_EVERY == 0 {
             let found = audit::check(world.hv, &world.known(), |owner, frame| world.was_lent(owner, frame));
             linear.iter_mut().flatten().zip(found.iter().flatten()).for_each(|(sum, found)| *sum += found);
-            for frame in audit::all(world.hv) {
+            for frame in world.hv.each_frame() {
                 let state = world.hv.memory.frames.state(frame);
                 if let (Some(level), true) = (state.kind().level(), state.uses() != 0) {
                     kinds[level as usize - 1] += 1;

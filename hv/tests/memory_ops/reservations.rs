@@ -1,9 +1,6 @@
 //! Operations on what a domain has: more frames, fewer, others.
 
-use crate::{
-    support::audit,
-    world::{BUFFER, MARKED_WORD, Outcome, SECRET, World},
-};
+use crate::world::{BUFFER, MARKED_WORD, Outcome, SECRET, World};
 use oxen_hv::{
     addr::{GuestAddr, Mfn},
     caller::Caller,
@@ -60,7 +57,9 @@ impl World {
             ((0, 2), (8, 2)),
             ((0, 0), (2, 3)),
         ]);
-        let mut loose: Vec<Mfn> = audit::all(self.hv)
+        let mut loose: Vec<Mfn> = self
+            .hv
+            .each_frame()
             .filter(|&frame| {
                 let state = self.hv.memory.frames.state(frame);
                 state.owner() == self.players[player].guest.domain.owner() && state.is_loose()

@@ -57,7 +57,7 @@ impl World {
 
     /// Guests give each frame without a place one of its own.
     pub(crate) fn give_places(&self) {
-        for frame in audit::all(self.hv).filter(|frame| frame.index() < self.hv.machine().ram()) {
+        for frame in self.hv.each_frame().filter(|frame| frame.index() < self.hv.machine().ram()) {
             let state = self.hv.memory.frames.state(frame);
             let is_placed = self.hv.machine().machine_to_phys()[frame.index()].load(Ordering::SeqCst) < u64::MAX;
             if state.owner().slot().is_some() && !state.is_shared() && !is_placed {
@@ -68,7 +68,7 @@ impl World {
 
     fn contents(&self, player: usize) -> Contents {
         let owner = self.owner(player);
-        let frames = audit::all(self.hv).filter(|&frame| self.hv.memory.frames.state(frame).owner() == owner);
+        let frames = self.hv.each_frame().filter(|&frame| self.hv.memory.frames.state(frame).owner() == owner);
         frames
             .filter_map(|frame| {
                 // Marks are the test's own, and no writes of anybody's.
@@ -99,7 +99,7 @@ impl World {
     /// What others can write to at this moment, by their tables.
     fn writable_by_others(&self, player: usize) -> HashSet<u64> {
         let owner = self.owner(player);
-        let tables = audit::all(self.hv).filter(|&table| {
+        let tables = self.hv.each_frame().filter(|&table| {
             let state = self.hv.memory.frames.state(table);
             state.kind() == FrameType::L1 && state.uses() != 0 && state.owner() != owner
         });

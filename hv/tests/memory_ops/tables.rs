@@ -2,7 +2,7 @@
 
 use crate::{
     shadows::PLACES,
-    support::{audit, entry_address, entry_of, table_word},
+    support::{entry_address, entry_of, table_word},
     world::{BUFFER, LINEAR_SLOT, Outcome, Player, World},
 };
 use oxen_abi::mmu::MMU_MACHPHYS_UPDATE;
@@ -23,7 +23,7 @@ impl World {
             let seen = self.hv.memory.frames.state(other);
             seen.owner() == owner && seen.uses() != 0 && seen.kind() == state.kind()
         };
-        let others: Vec<Mfn> = audit::all(self.hv).filter(is_like).collect();
+        let others: Vec<Mfn> = self.hv.each_frame().filter(is_like).collect();
         let target = if others.is_empty() || self.random.chance(40) { table } else { self.random.of(&others) };
         entry_of(target, self.random.of(&[1, 1, 5, 5, 5, 0x25, 7]))
     }
@@ -73,7 +73,9 @@ impl World {
         self.hv.machine().clear(frame);
         for _ in 0..self.random.below(5) {
             let below = FrameType::table(level - 1);
-            let children: Vec<Mfn> = audit::all(self.hv)
+            let children: Vec<Mfn> = self
+                .hv
+                .each_frame()
                 .filter(|&child| {
                     let state = self.hv.memory.frames.state(child);
                     let is_of_use = below.is_none() || state.uses() != 0 && Some(state.kind()) == below;
@@ -86,7 +88,7 @@ impl World {
         }
         if level > 1 && self.random.chance(25) {
             let own_kind = FrameType::table(level);
-            let like = audit::all(self.hv).find(|&other| {
+            let like = self.hv.each_frame().find(|&other| {
                 let state = self.hv.memory.frames.state(other);
                 state.owner() == owner && state.uses() != 0 && Some(state.kind()) == own_kind
             });

@@ -236,12 +236,12 @@ impl World {
             }
             state.owner()
         };
-        audit::all(self.hv).map(mark_one).collect()
+        self.hv.each_frame().map(mark_one).collect()
     }
 
     /// Looks at frames that have come to a guest.
     pub(crate) fn check_contents(&self, owners: &[Owner]) {
-        for (frame, was) in audit::all(self.hv).zip(owners) {
+        for (frame, was) in self.hv.each_frame().zip(owners) {
             let owner = self.hv.memory.frames.state(frame).owner();
             let Some(new) = self.players.iter().find(|player| player.guest.domain.owner() == owner) else { continue };
             // What was handed over was given with its contents.

@@ -27,21 +27,6 @@ impl Holds {
     }
 }
 
-/// What stands in a domain's memory, where its frames are translated: number, frame, whether it is held to be written
-/// to.
-pub(crate) fn each_translation(hv: &Hypervisor<Fake>, owner: Owner, mut act: impl FnMut(u64, Mfn, bool)) {
-    let mut next = 0;
-    while let Some((gfn, frame, is_writable)) = hv.memory.next_translation(owner, next) {
-        act(gfn, frame, is_writable);
-        next = gfn + 1;
-    }
-}
-
-/// Every frame of the machine.
-pub(crate) fn all(hv: &Hypervisor<Fake>) -> impl Iterator<Item = Mfn> {
-    hv.each_frame()
-}
-
 /// Nothing counted yet. The room for it is not the machine's, which may have none.
 pub(crate) fn recount(hv: &Hypervisor<Fake>) -> Recount<'_, Fake> {
     hv.recount(vec![Found::default(); hv.memory.frames.end()].into())
@@ -138,7 +123,7 @@ pub(crate) fn nothing_lent(_domain: Owner, _frame: Mfn) -> bool {
 
 /// What every frame is: the whole word of those that somebody has. What is free may change places.
 pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<FrameState> {
-    let frames = all(hv).map(|frame| hv.memory.frames.state(frame));
+    let frames = hv.each_frame().map(|frame| hv.memory.frames.state(frame));
     frames.map(|state| if state.owner() == Owner::NOBODY { FrameState::FREE } else { state }).collect()
 }
 
@@ -148,7 +133,7 @@ pub(crate) fn snapshot(hv: &Hypervisor<Fake>) -> Vec<FrameState> {
 /// # Panics
 /// If it did.
 pub(crate) fn assert_unchanged(hv: &Hypervisor<Fake>, before: &[FrameState]) {
-    for ((frame, was), is) in all(hv).zip(before).zip(snapshot(hv)) {
+    for ((frame, was), is) in hv.each_frame().zip(before).zip(snapshot(hv)) {
         let is_tried = was.uses() == 0 && is.differs_in_past_alone(*was) && is.kind() != FrameType::Fresh;
         assert!(is == *was || is_tried, "law 9: a refusal left something behind: {frame:?} was {was:?} and is {is:?}");
     }

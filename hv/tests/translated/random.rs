@@ -49,9 +49,9 @@ fn model(caller: &Caller<'_, Fake>, va: u64) -> Option<(Mfn, bool)> {
 fn check_shown(caller: &Caller<'_, Fake>) {
     let hv = caller.hv;
     let mut held: HashMap<Mfn, bool> = HashMap::new();
-    audit::each_translation(hv, caller.domain.owner(), |_, frame, is_writable| {
+    for (_, frame, is_writable) in hv.memory.each_translation(caller.domain.owner()) {
         *held.entry(frame).or_default() |= is_writable;
-    });
+    }
     let is_held = |entry: Entry| {
         let right = held.get(&entry.mfn().unwrap());
         assert!(right.is_some(), "law 1: {entry:?} is shown, and no number means it");

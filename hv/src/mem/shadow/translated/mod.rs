@@ -286,12 +286,15 @@ impl<M: Hardware> Memory<M> {
         Ok(())
     }
 
-    /// Every frame in the memory of a domain, from number `gfn` on: its number, and whether it is held to be written
-    /// to.
-    #[must_use]
-    pub fn next_translation(&self, owner: Owner, gfn: u64) -> Option<(u64, Mfn, bool)> {
-        let found = self.with_p2m(owner, |translated| translated.p2m.next(&self.machine, gfn)).flatten();
-        found.and_then(|(gfn, entry)| Some((gfn, entry.mfn()?, entry.is_writable())))
+    /// Every frame in the memory of a domain: its number, the frame, and whether it is held to be written to.
+    pub fn each_translation(&self, owner: Owner) -> impl Iterator<Item = (u64, Mfn, bool)> + '_ {
+        let mut next = 0;
+        core::iter::from_fn(move || {
+            let found = self.with_p2m(owner, |translated| translated.p2m.next(&self.machine, next)).flatten();
+            let (gfn, entry) = found?;
+            next = gfn + 1;
+            Some((gfn, entry.mfn()?, entry.is_writable()))
+        })
     }
 }
 
