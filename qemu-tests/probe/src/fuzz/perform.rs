@@ -6,6 +6,7 @@ use core::fmt::Write;
 use core::sync::atomic::Ordering;
 
 use oxen_abi::hypercall::Hypercall;
+use oxen_domu_lib::memory::Pages;
 
 use super::call::{Call, Kept, Step};
 use super::effects::{Parts, number};
@@ -30,9 +31,7 @@ impl World {
             Step::Call(call) => {
                 self.write(call, 0);
                 self.see();
-                let mut args = [0; 5];
-                args.iter_mut().zip(&call.args).for_each(|(place, arg)| *place = self.value(*arg, 0));
-                let result = raw::hypercall(call.number, args);
+                let result = raw::hypercall(call.number, self.args(call, 0));
                 refused = result < 0;
                 self.answer(&mut text, call, result, 0);
             }
@@ -118,14 +117,28 @@ impl World {
         self.see();
     }
 
-    /// Puts a call's arguments into its part of the argument memory.
+    /// Puts what a call finds in memory into its part of the argument memory.
     pub(super) fn write(&self, call: &Call, base: u64) {
-        let bytes = self.memory.bytes();
+        self.write_into(&self.memory, base as usize, call);
+    }
+
+    /// The same for a call whose part of some memory begins at a place in it. Returns that place as [`Self::value`]
+    /// takes it.
+    pub(super) fn write_into(&self, memory: &Pages, start: usize, call: &Call) -> u64 {
+        let base = (memory.address() + start as u64).wrapping_sub(self.memory.address());
         for (offset, width, value) in &call.memory {
-            let at = base as usize + offset;
             let value = self.value(*value, base).to_le_bytes();
-            bytes.iter().skip(at).take(*width).zip(value).for_each(|(place, byte)| place.store(byte, Ordering::SeqCst));
+            let places = memory.bytes().iter().skip(start + offset).take(*width);
+            places.zip(value).for_each(|(place, byte)| place.store(byte, Ordering::SeqCst));
         }
+        base
+    }
+
+    /// A call's arguments, where its part of the argument memory begins at `base`.
+    pub(super) fn args(&self, call: &Call, base: u64) -> [u64; 5] {
+        let mut args = [0; 5];
+        args.iter_mut().zip(&call.args).for_each(|(place, arg)| *place = self.value(*arg, base));
+        args
     }
 
     /// Tells a result, and keeps what is to be kept.

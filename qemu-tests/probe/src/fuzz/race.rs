@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use oxen_abi::hypercall::Hypercall;
-use oxen_abi::segments::{FLAT_KERNEL_CS, FLAT_KERNEL_SS};
+use oxen_abi::segments::{ContextFlags, FLAT_KERNEL_CS, FLAT_KERNEL_SS};
 use oxen_abi::trap::TrapInfo;
 use oxen_abi::{guest_context::VcpuGuestContext, mmu, vcpu};
 use oxen_domu_lib::memory::Pages;
@@ -33,9 +33,6 @@ const SHARE: usize = 4096 / ENTRIES;
 const ROUND: u64 = 500;
 /// Handles of grants that are looked for when all is taken back.
 const HANDLES: u32 = 8;
-
-/// The flags of a context: the kernel's mode, and on line.
-const IN_KERNEL: u64 = 1 << 2 | 1 << 5;
 
 /// One of the vcpus that race.
 struct Racer {
@@ -65,7 +62,7 @@ impl Racer {
         (0..ENTRIES).for_each(|entry| self.give(entry, [Hypercall::XenVersion as u64, 0, 0, 0, 0, 0]));
         let (begin, fault) = entries();
         let mut context = VcpuGuestContext::new_zeroed();
-        context.flags = IN_KERNEL;
+        context.flags = (ContextFlags::IN_KERNEL | ContextFlags::ONLINE).bits().into();
         for (vector, trap) in (0..32).zip(&mut context.trap_ctxt) {
             *trap = TrapInfo { vector, flags: 0, cs: FLAT_KERNEL_CS, _pad: 0, address: fault };
         }
@@ -141,15 +138,9 @@ impl Racer {
     fn give_call(&self, world: &World, entry: usize, call: &Call) {
         let at = 4096 + entry * SHARE;
         self.give(entry, [Hypercall::XenVersion as u64, 0, 0, 0, 0, 0]);
-        let base = (self.memory.address() + at as u64).wrapping_sub(world.memory.address());
-        for (offset, width, value) in &call.memory {
-            let value = world.value(*value, base).to_le_bytes();
-            let places = self.memory.bytes().iter().skip(at + offset).take(*width);
-            places.zip(value).for_each(|(place, byte)| place.store(byte, Ordering::SeqCst));
-        }
-        let mut words = [call.number, 0, 0, 0, 0, 0];
-        words.iter_mut().skip(1).zip(&call.args).for_each(|(word, arg)| *word = world.value(*arg, base));
-        self.give(entry, words);
+        let base = world.write_into(&self.memory, at, call);
+        let [first, second, third, fourth, fifth] = world.args(call, base);
+        self.give(entry, [call.number, first, second, third, fourth, fifth]);
     }
 }
 
@@ -186,9 +177,7 @@ fn refill(world: &World, racer: &Racer, random: &mut Random) {
 fn perform(world: &mut World, step: &Step) {
     let issue = |call: &Call| {
         world.write(call, 0);
-        let mut args = [0; 5];
-        args.iter_mut().zip(&call.args).for_each(|(place, arg)| *place = world.value(*arg, 0));
-        raw::hypercall(call.number, args);
+        raw::hypercall(call.number, world.args(call, 0));
     };
     match step {
         Step::Call(call) => Some(call).into_iter().filter(|call| is_for_racers(call)).for_each(issue),
